@@ -1,0 +1,68 @@
+//! Switches that break one rule at a time, so that the tests can show that they would notice.
+//!
+//! Decides: nothing in a product build, where the switch does not exist and the compiler removes the
+//! question. Never does: reach a configuration.
+
+/// A rule that a test can switch off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// KDS-1: sweep before the first answer is applied.
+    SweepBeforeComplete,
+    /// KDS-1: completeness survives a reconnect.
+    CompleteSurvivesReconnect,
+    /// KDS-2: forget the ledger when the stream is lost.
+    ClearOnDisconnect,
+    /// KDS-3: ACK although the store failed.
+    AckDespiteStoreError,
+    /// KDS-4: the server keeps its old view instead of the stated one.
+    IgnoreStatement,
+    /// KDS-5: send the next answer without waiting for the ACK.
+    ManyInFlight,
+    /// KDS-6: the server treats a NACK as an ACK.
+    NackIsAck,
+    /// KDS-7: a named subscribe is not answered.
+    NamedSubscribeIgnored,
+    /// KDS-8: the first request is not answered when there is nothing new.
+    FirstMayBeSilent,
+    /// KDS-8: a stock zone that has not ACKed yet gets only changes after a NACK.
+    PartialBeforeAck,
+    /// KDS-8: removals ride on the first page instead of the last.
+    CompleteOnFirstPage,
+    /// KDS-9: a rejected name is forgotten by the zone and may be swept.
+    RejectedIsSwept,
+    /// KDS-10: any history is taken for one's own.
+    TakeAnyHistory,
+    /// Absence counts as deletion between kdsync ends.
+    AbsenceDeletes,
+    /// Drift is repaired neither from the copy nor from global.
+    NoRepair,
+    /// The guard lets everything pass.
+    NoGuard,
+}
+
+/// The switches of one session. In a product build it is empty and every rule holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Knobs {
+    #[cfg(test)]
+    off: Option<Mutation>,
+}
+
+impl Knobs {
+    /// With one rule switched off.
+    #[cfg(test)]
+    pub(crate) fn without(rule: Mutation) -> Self {
+        Self { off: Some(rule) }
+    }
+
+    /// True if a test switched this rule off.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "empty in a product build"))]
+    pub(crate) fn broken(self, rule: Mutation) -> bool {
+        #[cfg(test)]
+        return self.off == Some(rule);
+        #[cfg(not(test))]
+        {
+            let _ = rule;
+            false
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The `kdsync` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kdsync::cli::main()
+}

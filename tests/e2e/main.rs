@@ -1,0 +1,9 @@
+//! The real binary, as separate processes on free ports of loopback.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod commands;
+mod crash;
+mod identity;
+mod sync;
+mod world;
