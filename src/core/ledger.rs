@@ -39,6 +39,8 @@ pub struct Ledger {
     pub positions: BTreeMap<ResourceType, Position>,
     /// Names that global no longer lists and that are kept for lack of proof, with the reason.
     pub kept: BTreeMap<Key, String>,
+    /// Names that global serves and this zone refused, with the reason: a position counts on them.
+    pub rejected: BTreeMap<Key, String>,
     entries: BTreeMap<Key, Entry>,
     sums: BTreeMap<ResourceType, (usize, Digest)>,
 }
@@ -89,5 +91,19 @@ impl Ledger {
     #[must_use]
     pub fn digest(&self, ty: ResourceType) -> Digest {
         self.sums.get(&ty).map(|(_, digest)| *digest).unwrap_or_default()
+    }
+
+    /// Count and digest of a type without the names that global no longer lists: what a position stands
+    /// for.
+    #[must_use]
+    pub fn listed(&self, ty: ResourceType) -> (u64, Digest) {
+        let (mut count, mut digest) = (self.count(ty) as u64, self.digest(ty));
+        for key in self.kept.keys().filter(|key| key.ty == ty) {
+            if let Some(entry) = self.entries.get(key) {
+                count -= 1;
+                digest.remove(key, &entry.content);
+            }
+        }
+        (count, digest)
     }
 }

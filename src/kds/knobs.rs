@@ -44,21 +44,27 @@ pub enum Mutation {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Knobs {
     #[cfg(test)]
-    off: Option<Mutation>,
+    off: u32,
 }
 
 impl Knobs {
     /// With one rule switched off.
     #[cfg(test)]
     pub(crate) fn without(rule: Mutation) -> Self {
-        Self { off: Some(rule) }
+        Self::default().and_without(rule)
+    }
+
+    /// The same with one more rule switched off.
+    #[cfg(test)]
+    pub(crate) fn and_without(self, rule: Mutation) -> Self {
+        Self { off: self.off | 1 << rule as u32 }
     }
 
     /// True if a test switched this rule off.
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "empty in a product build"))]
     pub(crate) fn broken(self, rule: Mutation) -> bool {
         #[cfg(test)]
-        return self.off == Some(rule);
+        return self.off & 1 << rule as u32 != 0;
         #[cfg(not(test))]
         {
             let _ = rule;

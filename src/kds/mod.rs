@@ -41,5 +41,9 @@ pub mod server;
 pub mod snapshot;
 pub mod wire;
 
+#[cfg(test)]
+#[path = "../../tests/simulation/mod.rs"]
+mod simulation;
+
 /// What kdsync ends announce in the `features` metadata; stock peers ignore it.
 pub const FEATURE: &str = "kdsync-1";

@@ -7,9 +7,9 @@
 mod connection;
 mod dial;
 mod link;
-mod records;
+pub(crate) mod records;
 mod report;
-mod syncer;
+pub(crate) mod syncer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 pub use dial::{Address, AddressError, Tls};
 pub use records::QUARANTINE;
 
+use crate::core::ledger::Ledger;
 use crate::core::{ResourceType, StoreIdentity};
 use crate::kds::client::{Applied, ClientSession, Config as SessionConfig, Effect, Mended};
 use crate::kds::knobs::Knobs;
@@ -78,6 +79,7 @@ enum Done {
     Applied(Syncer, Result<Outcome<Applied>, String>),
     Listed(Syncer, Result<Listed, String>),
     Mended(Syncer, Result<Outcome<Mended>, String>),
+    Loaded(Syncer, Result<Ledger, String>),
 }
 
 type Work<T> = Option<BoxFuture<'static, T>>;
@@ -213,6 +215,10 @@ impl Zone {
                 let result = syncer.mend(audit).await;
                 Done::Mended(syncer, result)
             }),
+            Effect::Load => Box::pin(async move {
+                let result = syncer.load().await.map_err(|error| error.to_string());
+                Done::Loaded(syncer, result)
+            }),
             Effect::Connect | Effect::Disconnect { .. } => {
                 self.syncer = Some(syncer);
                 return None;
@@ -235,6 +241,10 @@ impl Zone {
             Done::Mended(syncer, result) => {
                 let result = self.reporter.unpack(result);
                 self.session.on_mended(result, now);
+                syncer
+            }
+            Done::Loaded(syncer, result) => {
+                self.session.on_loaded(result, now);
                 syncer
             }
         };

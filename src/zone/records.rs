@@ -15,20 +15,22 @@ use crate::core::{
 };
 
 /// Prefix of ledger entries.
-pub(super) const LEDGER: &str = "ledger/";
+pub(crate) const LEDGER: &str = "ledger/";
 /// Prefix of last-good copies.
 const LAST_GOOD: &str = "last-good/";
 /// Prefix of what was removed or overwritten and only this zone knew.
 pub const QUARANTINE: &str = "quarantine/";
 /// Prefix of positions, one per type.
-pub(super) const POSITION: &str = "position/";
+pub(crate) const POSITION: &str = "position/";
+/// Prefix of names that global serves and this zone refused (KDS-9).
+pub(crate) const REJECTED: &str = "rejected/";
 /// Whose history the zone follows.
-pub(super) const SOURCE: &str = "source";
+pub(crate) const SOURCE: &str = "source";
 
 /// A record cannot be read: the store is not this zone's, or damaged.
 #[derive(Debug, thiserror::Error)]
 #[error("record \"{0}\" cannot be read")]
-pub(super) struct BadRecord(String);
+pub(crate) struct BadRecord(String);
 
 #[derive(Serialize, Deserialize)]
 struct EntryRecord {
@@ -71,10 +73,10 @@ struct CopyRecordRead<'a> {
 
 /// A copy of a value.
 #[derive(Debug)]
-pub(super) struct Copy {
-    pub(super) version: Version,
-    pub(super) labels: Labels,
-    pub(super) data: SecretData,
+pub(crate) struct Copy {
+    pub(crate) version: Version,
+    pub(crate) labels: Labels,
+    pub(crate) data: SecretData,
 }
 
 fn path(key: &Key) -> String {
@@ -88,25 +90,33 @@ fn parse_path(text: &str) -> Option<Key> {
     Some(Key::new(ty, mesh, parts.next()?))
 }
 
-pub(super) fn ledger_name(key: &Key) -> String {
+pub(crate) fn ledger_name(key: &Key) -> String {
     format!("{LEDGER}{}", path(key))
 }
 
-pub(super) fn last_good_name(key: &Key) -> String {
+pub(crate) fn last_good_name(key: &Key) -> String {
     format!("{LAST_GOOD}{}", path(key))
 }
 
+pub(crate) fn rejected_name(key: &Key) -> String {
+    format!("{REJECTED}{}", path(key))
+}
+
+pub(crate) fn rejected(reason: &str) -> SecretData {
+    encode(&reason)
+}
+
 /// Unique by the commit that wrote the row, so that a retry writes the same record again.
-pub(super) fn quarantine_name(key: &Key, row: Revision) -> String {
+pub(crate) fn quarantine_name(key: &Key, row: Revision) -> String {
     format!("{QUARANTINE}{}/{row:020}", path(key), row = row.0)
 }
 
-pub(super) fn position_name(ty: ResourceType) -> String {
+pub(crate) fn position_name(ty: ResourceType) -> String {
     format!("{POSITION}{ty}")
 }
 
 /// The key that a ledger record is about.
-pub(super) fn ledger_key(name: &str) -> Option<Key> {
+pub(crate) fn ledger_key(name: &str) -> Option<Key> {
     parse_path(name.strip_prefix(LEDGER)?)
 }
 
@@ -115,25 +125,25 @@ fn encode(value: &impl Serialize) -> SecretData {
     SecretData::new(postcard::to_allocvec(value).unwrap_or_default())
 }
 
-pub(super) fn entry(entry: &Entry, kept: Option<String>) -> SecretData {
+pub(crate) fn entry(entry: &Entry, kept: Option<String>) -> SecretData {
     let Entry { received, content, revision } = entry;
     encode(&EntryRecord { received: received.clone(), content: content.0, revision: revision.0, kept })
 }
 
-pub(super) fn read_entry(name: &str, data: &SecretData) -> Result<(Entry, Option<String>), BadRecord> {
+pub(crate) fn read_entry(name: &str, data: &SecretData) -> Result<(Entry, Option<String>), BadRecord> {
     let record: EntryRecord = postcard::from_bytes(data.expose()).map_err(|_| BadRecord(name.to_owned()))?;
     let EntryRecord { received, content, revision, kept } = record;
     Ok((Entry { received, content: Version(content), revision: Revision(revision) }, kept))
 }
 
-pub(super) fn source(source: &Source) -> SecretData {
+pub(crate) fn source(source: &Source) -> SecretData {
     encode(&match source {
         Source::Kdsync(identity) => SourceRecord::Kdsync { id: identity.id, epoch: identity.epoch },
         Source::Stock(id) => SourceRecord::Stock { cluster_id: id.clone() },
     })
 }
 
-fn read_source(data: &SecretData) -> Result<Source, BadRecord> {
+pub(crate) fn read_source(data: &SecretData) -> Result<Source, BadRecord> {
     let record = postcard::from_bytes(data.expose()).map_err(|_| BadRecord(SOURCE.to_owned()))?;
     Ok(match record {
         SourceRecord::Kdsync { id, epoch } => Source::Kdsync(StoreIdentity { id, epoch }),
@@ -141,7 +151,7 @@ fn read_source(data: &SecretData) -> Result<Source, BadRecord> {
     })
 }
 
-pub(super) fn position(position: &Position) -> SecretData {
+pub(crate) fn position(position: &Position) -> SecretData {
     let Position { identity, revision, count, digest } = position;
     encode(&PositionRecord {
         id: identity.id,
@@ -152,7 +162,7 @@ pub(super) fn position(position: &Position) -> SecretData {
     })
 }
 
-fn read_position(name: &str, data: &SecretData) -> Result<Position, BadRecord> {
+pub(crate) fn read_position(name: &str, data: &SecretData) -> Result<Position, BadRecord> {
     let record: PositionRecord =
         postcard::from_bytes(data.expose()).map_err(|_| BadRecord(name.to_owned()))?;
     Ok(Position {
@@ -164,7 +174,7 @@ fn read_position(name: &str, data: &SecretData) -> Result<Position, BadRecord> {
 }
 
 /// A last-good or quarantined copy.
-pub(super) fn copy(
+pub(crate) fn copy(
     version: Version,
     labels: &Labels,
     data: &SecretData,
@@ -174,7 +184,7 @@ pub(super) fn copy(
     encode(&CopyRecord { version: version.0, labels, data: data.expose(), reason, at: at.0 })
 }
 
-pub(super) fn read_copy(name: &str, data: &SecretData) -> Result<Copy, BadRecord> {
+pub(crate) fn read_copy(name: &str, data: &SecretData) -> Result<Copy, BadRecord> {
     let record: CopyRecordRead<'_> =
         postcard::from_bytes(data.expose()).map_err(|_| BadRecord(name.to_owned()))?;
     let data = SecretData::new(record.data.to_vec());
@@ -182,9 +192,10 @@ pub(super) fn read_copy(name: &str, data: &SecretData) -> Result<Copy, BadRecord
 }
 
 /// Puts a ledger together from its records.
-pub(super) fn read_ledger(
+pub(crate) fn read_ledger(
     entries: &[(String, SecretData)],
     positions: &[(String, SecretData)],
+    rejected: &[(String, SecretData)],
     source: Option<&SecretData>,
 ) -> Result<Ledger, BadRecord> {
     let mut ledger = Ledger::default();
@@ -196,6 +207,11 @@ pub(super) fn read_ledger(
         if let Some(reason) = kept {
             ledger.kept.insert(key, reason);
         }
+    }
+    for (name, data) in rejected {
+        let key = name.strip_prefix(REJECTED).and_then(parse_path).ok_or_else(|| BadRecord(name.clone()))?;
+        let reason = postcard::from_bytes(data.expose()).map_err(|_| BadRecord(name.clone()))?;
+        ledger.rejected.insert(key, reason);
     }
     let mut found = BTreeMap::new();
     for (name, data) in positions {
@@ -224,12 +240,14 @@ mod tests {
         let at = Position { identity, revision: Revision(9), count: 1, digest: Digest::from_bytes([7; 32]) };
         let positions = [(position_name(ResourceType::Secret), position(&at))];
         let from = source(&Source::Kdsync(identity));
-        let ledger = read_ledger(&entries, &positions, Some(&from)).unwrap();
+        let refused = [(rejected_name(&key), rejected("too large"))];
+        let ledger = read_ledger(&entries, &positions, &refused, Some(&from)).unwrap();
+        assert_eq!(ledger.rejected.get(&key).map(String::as_str), Some("too large"));
         assert_eq!(ledger.get(&key), Some(&held));
         assert_eq!(ledger.kept.get(&key).map(String::as_str), Some("why"));
         assert_eq!(ledger.positions.get(&ResourceType::Secret), Some(&at));
         assert_eq!(ledger.source, Some(Source::Kdsync(identity)));
-        assert!(read_ledger(&[("ledger/x".into(), SecretData::new(vec![1]))], &[], None).is_err());
+        assert!(read_ledger(&[("ledger/x".into(), SecretData::new(vec![1]))], &[], &[], None).is_err());
     }
 
     #[test]

@@ -19,18 +19,18 @@ use crate::telemetry::clock;
 const TRIES: usize = 8;
 
 /// Heads, by key.
-pub(super) type Listed = BTreeMap<Key, Option<Version>>;
+pub(crate) type Listed = BTreeMap<Key, Option<Version>>;
 
 /// What an effect did, and which values were put into quarantine by it.
 #[derive(Debug)]
-pub(super) struct Outcome<T> {
-    pub(super) result: T,
-    pub(super) quarantined: Vec<(Key, &'static str)>,
+pub(crate) struct Outcome<T> {
+    pub(crate) result: T,
+    pub(crate) quarantined: Vec<(Key, &'static str)>,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Syncer {
+pub(crate) struct Syncer {
     store: Arc<dyn ResourceStore>,
     /// The commit up to which rows were compared with the ledger.
     seen: Option<Revision>,
@@ -54,25 +54,30 @@ fn expect(row: Option<Version>) -> Precondition {
 }
 
 impl Syncer {
-    pub(super) fn new(store: Arc<dyn ResourceStore>) -> Self {
+    pub(crate) fn new(store: Arc<dyn ResourceStore>) -> Self {
         Self { store, seen: None }
     }
 
     /// Reads what the zone holds from global.
-    pub(super) async fn load(&self) -> Result<Ledger, StoreError> {
+    pub(crate) async fn load(&self) -> Result<Ledger, StoreError> {
         let entries = self.store.records(records::LEDGER).await?;
         let positions = self.store.records(records::POSITION).await?;
+        let rejected = self.store.records(records::REJECTED).await?;
         let source = self.store.record(records::SOURCE).await?;
-        records::read_ledger(&entries, &positions, source.as_ref())
+        records::read_ledger(&entries, &positions, &rejected, source.as_ref())
             .map_err(|bad| StoreError::Unavailable(bad.to_string()))
     }
 
     // === apply ===
 
-    pub(super) async fn apply(&mut self, mut apply: Apply) -> Result<Outcome<Applied>, String> {
+    pub(crate) async fn apply(&mut self, mut apply: Apply) -> Result<Outcome<Applied>, String> {
         let mut rejected = Vec::new();
         for _ in 0..TRIES {
-            let (draft, entered) = self.draft_apply(&apply).await.map_err(|e| e.to_string())?;
+            let (draft, entered) = match self.draft_apply(&apply, &rejected).await {
+                Ok(drafted) => drafted,
+                Err(StoreError::Conflict { .. }) => continue,
+                Err(error) => return Err(error.to_string()),
+            };
             match self.store.write(draft.batch).await {
                 Ok(_) => {
                     let struck = apply.remove.into_iter().map(|(key, _)| key).collect();
@@ -86,7 +91,6 @@ impl Syncer {
                     if apply.upserts.len() == before {
                         return Err(reason);
                     }
-                    // Its place in the served set is unknown now, so the position says nothing exact.
                     rejected.push(Rejection { key, reason });
                 }
                 Err(error @ StoreError::Unavailable(_)) => return Err(error.to_string()),
@@ -95,7 +99,11 @@ impl Syncer {
         Err("somebody else keeps writing the same secrets".to_owned())
     }
 
-    async fn draft_apply(&self, apply: &Apply) -> Result<(Draft, Vec<(Key, Entry)>), StoreError> {
+    async fn draft_apply(
+        &self,
+        apply: &Apply,
+        rejected: &[Rejection],
+    ) -> Result<(Draft, Vec<(Key, Entry)>), StoreError> {
         let mut keys: Vec<Key> = apply.upserts.iter().map(|upsert| upsert.received.key.clone()).collect();
         keys.extend(apply.remove.iter().map(|(key, _)| key.clone()));
         let heads: Heads = self.store.heads_of(keys).await?.into_iter().collect();
@@ -114,6 +122,12 @@ impl Syncer {
                 continue;
             }
             entered.push(self.draft_upsert(&mut draft, upsert, row, at).await?);
+        }
+        for key in &apply.cleared {
+            draft.record(records::rejected_name(key), None);
+        }
+        for Rejection { key, reason } in apply.refused.iter().chain(rejected) {
+            draft.record(records::rejected_name(key), Some(records::rejected(reason)));
         }
         for (key, reason) in &apply.keep {
             self.draft_keep(&mut draft, key, reason).await?;
@@ -208,7 +222,7 @@ impl Syncer {
 
     // === list ===
 
-    pub(super) async fn list(&mut self, full: bool) -> Result<Listed, String> {
+    pub(crate) async fn list(&mut self, full: bool) -> Result<Listed, String> {
         self.try_list(full).await.map_err(|error| error.to_string())
     }
 
@@ -237,7 +251,7 @@ impl Syncer {
 
     // === mend ===
 
-    pub(super) async fn mend(&mut self, audit: Audit) -> Result<Outcome<Mended>, String> {
+    pub(crate) async fn mend(&mut self, audit: Audit) -> Result<Outcome<Mended>, String> {
         let mut outcome = Outcome { result: Mended::default(), quarantined: Vec::new() };
         // In pieces, so that one contended row does not hold up the others.
         for (key, row) in audit.sweep {

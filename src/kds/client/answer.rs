@@ -9,11 +9,11 @@ use std::time::Instant;
 use smol_str::SmolStr;
 
 use super::{
-    Applied, Apply, ClientSession, Event, Facts, Global, Paging, Pending, Reached, Rejection, Trust, Upsert,
-    Wish,
+    Applied, Apply, ClientSession, Event, Facts, Global, Loaded, Paging, Pending, RETRY, Reached, Rejection,
+    Trust, Upsert, Wish,
 };
 use crate::core::guard::Verdict;
-use crate::core::ledger::Source;
+use crate::core::ledger::{Ledger, Source};
 use crate::core::resource::{LABEL_ORIGIN, version_of};
 use crate::core::served::is_internal;
 use crate::core::validate::{self, MAX_VALUE};
@@ -52,12 +52,18 @@ impl ClientSession {
             Ok(applied) => applied,
             Err(reason) => {
                 self.events.push_back(Event::StoreFailed(reason.clone()));
-                if let Some(pending) = pending.filter(|_| !orphaned) {
-                    if self.knobs.broken(Mutation::AckDespiteStoreError) {
+                if self.knobs.broken(Mutation::AckDespiteStoreError) {
+                    if let Some(pending) = pending.filter(|_| !orphaned) {
                         self.reply(pending.ty, pending.nonce, &[]);
-                    } else {
-                        self.end(format!("the zone's store failed: {reason}"));
                     }
+                    return;
+                }
+                // The commit may be there or not. A stream that was opened meanwhile stated a position
+                // that may be wrong; it ends, too.
+                self.mend = None;
+                self.loaded = Loaded::Not(now);
+                if self.stream.is_some() {
+                    self.end(format!("the zone's store failed: {reason}"));
                 }
                 return;
             }
@@ -73,6 +79,25 @@ impl ClientSession {
             self.events.push_back(Event::Applied { ty: pending.ty, upserts, removed, revision });
         }
         self.finish(pending);
+    }
+
+    /// The ledger as it is in the store.
+    pub fn on_loaded(&mut self, result: Result<Ledger, String>, now: Instant) {
+        self.busy = None;
+        self.orphaned = false;
+        match result {
+            Ok(mut ledger) => {
+                self.unknown.retain(|key, _| ledger.get(key).is_some());
+                self.unknown.append(&mut ledger.rejected);
+                self.ledger = ledger;
+                self.loaded = Loaded::Yes;
+                self.wish = Wish::Full;
+            }
+            Err(reason) => {
+                self.events.push_back(Event::StoreFailed(reason));
+                self.loaded = Loaded::Not(now + RETRY);
+            }
+        }
     }
 
     /// Enters in the ledger what is durable.
@@ -91,6 +116,12 @@ impl ClientSession {
             self.unknown.remove(key);
         }
         let Some(facts) = facts else { return };
+        // Known even if the stream is gone: the position that was reached counts on it.
+        for Rejection { key, reason } in facts.refused.into_iter().chain(applied.rejected.iter().cloned()) {
+            if !self.knobs.broken(Mutation::RejectedIsSwept) {
+                self.unknown.insert(key, reason);
+            }
+        }
         if facts.source.is_some() {
             self.ledger.source = facts.source;
         }
@@ -205,7 +236,11 @@ impl ClientSession {
             let starts_here = match header.answer {
                 Answer::Since(base) => known.is_some_and(|known| known.revision == base),
                 Answer::Equal => known == Some(&header.position),
-                _ => true,
+                // Only for a zone that stated nothing, or something too old: else it could be another
+                // history of the same store.
+                Answer::Whole => known.is_none(),
+                Answer::Pruned => known.is_some(),
+                Answer::Behind | Answer::Foreign => false,
             };
             if !starts_here && !self.knobs.broken(Mutation::TakeAnyHistory) {
                 return Err(format!("an answer for {ty} does not start from where this zone stands"));
@@ -251,8 +286,7 @@ impl ClientSession {
             && self.ledger.positions.get(&ty) == Some(&header.position)
             && source.is_none();
         let idle = upserts.is_empty() && remove.is_empty() && keep.is_empty();
-        let remove = self.with_held(remove);
-        let apply = Apply { ty, upserts, remove, keep, reached, source, only_new: false };
+        let apply = Apply { ty, keep, reached, source, ..self.apply(upserts, remove, &refused) };
         let apply = (!(idle && (settled || reached == Reached::Unchanged))).then_some(apply);
         self.work_on(Pending { ty, nonce: response.nonce, apply, refused, last, mismatch });
     }
@@ -352,39 +386,59 @@ impl ClientSession {
             return;
         }
         let (upserts, refused) = self.sort_out(response.resources, response.unreadable, Revision(0));
-        let mut remove = response.removed;
+        let first = first && trust == Trust::Full;
+        let mut gone = response.removed;
         let listed: BTreeSet<&Key> = upserts.iter().map(|upsert| &upsert.received.key).collect();
-        remove.retain(|key| self.ledger.get(key).is_some() && !listed.contains(key));
-        // A global that does not resume sends names again that it was told we hold; then what it does
-        // not send is missing.
-        let resent = |upsert: &Upsert| {
-            let held = self.ledger.get(&upsert.received.key);
-            held.is_some_and(|entry| entry.received == upsert.received.version)
-        };
-        if first && upserts.iter().any(resent) {
-            let refused: BTreeSet<&Key> = refused.iter().map(|(rejection, _)| &rejection.key).collect();
-            let gone = self.ledger.of_type(ty).map(|(key, _)| key);
-            let missing = gone.filter(|key| {
-                !listed.contains(*key) && !refused.contains(*key) && !self.unknown.contains_key(*key)
-            });
-            let missing: Vec<Key> = missing.filter(|key| !remove.contains(key)).cloned().collect();
-            remove.extend(missing);
+        if first {
+            gone.extend(self.unlisted(ty, &upserts, &refused));
         }
+        gone.retain(|key| !listed.contains(key));
+        gone.sort();
+        gone.dedup();
         if trust == Trust::OnlyNew {
-            remove.clear();
+            gone.clear();
         }
+        // What was refused when it came has no entry; it is only forgotten, which removes nothing.
+        let (mut remove, mut forget): (Vec<Key>, Vec<Key>) =
+            gone.into_iter().partition(|key| self.ledger.get(key).is_some());
+        forget.retain(|key| self.unknown.contains_key(key));
         let keep = self.guarded(&mut remove, now);
+        remove.extend(forget);
         let source = match (&self.ledger.source, cluster_id) {
             (None, Some(id)) => Some(Source::Stock(id)),
             _ => None,
         };
         let idle = upserts.is_empty() && remove.is_empty() && keep.is_empty() && source.is_none();
         let only_new = trust == Trust::OnlyNew;
-        let remove = self.with_held(remove);
-        let apply = Apply { ty, upserts, remove, keep, reached: Reached::Unchanged, source, only_new };
+        let apply = Apply { ty, keep, source, only_new, ..self.apply(upserts, remove, &refused) };
         let apply = (!idle).then_some(apply);
         let nonce = response.nonce;
         self.work_on(Pending { ty, nonce, apply, refused, last: true, mismatch: false });
+    }
+
+    /// Names that the first answer of a stock global would have listed, if it had them.
+    fn unlisted(
+        &self,
+        ty: ResourceType,
+        upserts: &[Upsert],
+        refused: &[(Rejection, SmolStr)],
+    ) -> BTreeSet<Key> {
+        let refused: BTreeSet<&Key> = refused.iter().map(|(rejection, _)| &rejection.key).collect();
+        // What is not as global has it was not stated, so it was sent again.
+        let unstated = self.unknown.keys().filter(|key| key.ty == ty);
+        let mut missing: BTreeSet<Key> = unstated.filter(|key| !refused.contains(*key)).cloned().collect();
+        // A global that does not resume sends names again that it was told we hold; then what it does
+        // not send is missing.
+        let resent = |upsert: &Upsert| {
+            let key = &upsert.received.key;
+            let held = self.ledger.get(key).filter(|_| !self.unknown.contains_key(key));
+            held.is_some_and(|entry| entry.received == upsert.received.version)
+        };
+        if upserts.iter().any(resent) {
+            let held = self.ledger.of_type(ty).map(|(key, _)| key);
+            missing.extend(held.filter(|key| !refused.contains(*key)).cloned());
+        }
+        missing
     }
 
     /// Lets the guard judge removals that have no tombstone; what it holds is moved to the kept names.
@@ -427,14 +481,25 @@ impl ClientSession {
         (upserts, refused)
     }
 
-    fn with_held(&self, keys: Vec<Key>) -> Vec<(Key, Option<Version>)> {
+    /// What to write and remove, and which refusals to note or to forget with it.
+    fn apply(&self, upserts: Vec<Upsert>, remove: Vec<Key>, refused: &[(Rejection, SmolStr)]) -> Apply {
         let held = |key: &Key| self.ledger.get(key).map(|entry| entry.content);
-        keys.into_iter()
-            .map(|key| {
-                let held = held(&key);
-                (key, held)
-            })
-            .collect()
+        let written = upserts.iter().map(|upsert| &upsert.received.key);
+        let settled = written.chain(&remove).filter(|key| self.unknown.contains_key(*key));
+        let cleared = settled.cloned().collect();
+        let refused = refused.iter().map(|(rejection, _)| rejection.clone()).collect();
+        let remove = remove.into_iter().map(|key| (held(&key), key)).map(|(held, key)| (key, held)).collect();
+        Apply {
+            ty: ResourceType::Secret,
+            upserts,
+            remove,
+            keep: Vec::new(),
+            refused,
+            cleared,
+            reached: Reached::Unchanged,
+            source: None,
+            only_new: false,
+        }
     }
 
     fn work_on(&mut self, pending: Pending) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Busy, ClientSession, Event, Mended, Repairs, Trust, Wish};
+use super::{Busy, ClientSession, Event, Mended, RETRY, Repairs, Trust, Wish};
 use crate::core::reconcile::{Audit, audit};
 use crate::core::{Key, Version};
 use crate::kds::knobs::Mutation;
@@ -17,8 +17,6 @@ const MANY: usize = 3;
 const CONTENTION: Duration = Duration::from_secs(60);
 /// The longest pause between repairs of a contended name.
 const MAX_PAUSE: Duration = Duration::from_secs(600);
-/// The pause after the store failed to list or to mend.
-const RETRY: Duration = Duration::from_secs(1);
 
 impl ClientSession {
     /// Rows may have changed: a hint, from the store.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use smol_str::SmolStr;
 
 use super::{
-    Busy, ClientSession, Effect, Event, Facts, Global, Link, Pending, Stream, Trust, TypeState, Wish,
+    Busy, ClientSession, Effect, Event, Facts, Global, Link, Loaded, Pending, Stream, Trust, TypeState, Wish,
 };
-use crate::core::{Key, ResourceType};
+use crate::core::{Key, Position, ResourceType};
 use crate::kds::knobs::Mutation;
 use crate::kds::message::{Nack, Request};
 
@@ -79,22 +79,32 @@ impl ClientSession {
         }
         if let Link::Waiting { until } = self.link
             && until <= now
+            && self.knows_ledger()
         {
+            // Not before: the position that is stated must be the durable one.
             self.link = Link::Connecting;
             return Some(Effect::Connect);
         }
         if self.busy.is_some() {
             return None;
         }
+        if let Loaded::Not(until) = self.loaded {
+            // Every other effect would start from a ledger that may be wrong.
+            self.busy = (until <= now).then_some(Busy::Loading);
+            return self.busy.map(|_| Effect::Load);
+        }
         // Before any answer: the plan was made from the ledger as it is now.
         if let Some(audit) = self.mend.take().filter(|audit| !audit.is_empty()) {
             self.busy = Some(Busy::Mending);
             return Some(Effect::Mend(audit));
         }
-        if let Some(apply) = self.pending.as_mut().and_then(|pending| pending.apply.take()) {
+        if let Some(pending) = &mut self.pending
+            && let Some(apply) = pending.apply.take()
+        {
             self.busy = Some(Busy::Applying);
             let (ty, reached, source) = (apply.ty, apply.reached, apply.source.clone());
-            self.facts = Some(Facts { ty, reached, source, keep: apply.keep.clone() });
+            let refused = apply.refused.clone();
+            self.facts = Some(Facts { ty, reached, source, keep: apply.keep.clone(), refused });
             return Some(Effect::Apply(apply));
         }
         if self.wish != Wish::Nothing && self.wish_not_before.is_none_or(|at| at <= now) {
@@ -111,8 +121,10 @@ impl ClientSession {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let mut at = vec![self.next_full];
-        if let Link::Waiting { until } = self.link {
-            at.push(until);
+        match (self.loaded, self.link) {
+            (Loaded::Not(until), _) => at.extend(self.busy.is_none().then_some(until)),
+            (Loaded::Yes, Link::Waiting { until }) if self.knows_ledger() => at.push(until),
+            _ => {}
         }
         at.extend(self.wish_not_before);
         at.extend(self.repairs.values().filter_map(|repairs| repairs.until));
@@ -183,7 +195,20 @@ impl ClientSession {
         }
     }
 
+    /// The position to state (KDS-4), if what is held is what it stands for.
+    fn stated(&mut self, ty: ResourceType) -> Option<Position> {
+        let position = self.ledger.positions.get(&ty).copied()?;
+        let is_open = |key: &Key| key.ty == ty && self.ledger.get(key).is_none();
+        if self.unknown.keys().any(is_open) || self.ledger.listed(ty) == (position.count, position.digest) {
+            return Some(position);
+        }
+        self.ledger.positions.remove(&ty);
+        self.events.push_back(Event::DigestMismatch(ty));
+        None
+    }
+
     fn open_type(&mut self, ty: ResourceType, now: Instant) {
+        let stated = self.stated(ty);
         let Some(stream) = &mut self.stream else { return };
         let complete = self.survivors.contains(&ty);
         let state = TypeState { asked_at: Some(now), complete, ..TypeState::default() };
@@ -197,7 +222,7 @@ impl ClientSession {
         let exceptions = self.unknown.keys().filter(|key| key.ty == ty);
         match stream.global {
             Global::Kdsync => {
-                request.position = self.ledger.positions.get(&ty).copied();
+                request.position = stated;
                 request.subscribe.extend(exceptions.map(|key| SmolStr::from(key.wire_name())));
             }
             Global::Stock => {

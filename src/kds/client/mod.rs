@@ -20,6 +20,9 @@ use crate::core::ledger::{Entry, Ledger, Source};
 use crate::core::reconcile::Audit;
 use crate::core::{Continuity, Key, Position, ResourceType, Revision, Version};
 
+/// The pause after the store failed to list, to mend or to load.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// What the session needs to know of its zone.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -72,6 +75,8 @@ pub enum Effect {
     },
     /// Sweep and repair, then `on_mended`.
     Mend(Audit),
+    /// Read the ledger again, then `on_loaded`: a commit failed, and may be there all the same.
+    Load,
 }
 
 /// What becomes of the recorded position of a type.
@@ -109,6 +114,11 @@ pub struct Apply {
     pub remove: Vec<(Key, Option<Version>)>,
     /// Names that are no longer listed and stay for lack of proof.
     pub keep: Vec<(Key, String)>,
+    /// Names of this answer that are refused: noted in the same commit, because the position counts on
+    /// them (KDS-9).
+    pub refused: Vec<Rejection>,
+    /// Names that were refused once and are written or gone with this answer.
+    pub cleared: Vec<Key>,
     /// The position after this commit.
     pub reached: Reached,
     /// The history to follow from now on, where there was none.
@@ -264,6 +274,7 @@ struct Facts {
     reached: Reached,
     source: Option<Source>,
     keep: Vec<(Key, String)>,
+    refused: Vec<Rejection>,
 }
 
 /// Where the connection stands.
@@ -288,6 +299,15 @@ enum Busy {
     Applying,
     Listing { full: bool },
     Mending,
+    Loading,
+}
+
+/// Whether the ledger in memory is the durable one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loaded {
+    Yes,
+    /// It may not be; it is read again at this time, and nothing is stated or written before.
+    Not(Instant),
 }
 
 /// The repairs of one name.
@@ -306,6 +326,7 @@ pub struct ClientSession {
     knobs: Knobs,
     rng: fastrand::Rng,
     ledger: Ledger,
+    loaded: Loaded,
     /// Names that are not held as global has them: refused, or drifted without a copy (KDS-9).
     unknown: BTreeMap<Key, String>,
     link: Link,
@@ -351,13 +372,15 @@ pub struct TypeProgress {
 impl ClientSession {
     /// A session that starts from what the store holds; `seed` feeds the jitter of reconnects.
     #[must_use]
-    pub fn new(config: Config, ledger: Ledger, seed: u64, knobs: Knobs, now: Instant) -> Self {
+    pub fn new(config: Config, mut ledger: Ledger, seed: u64, knobs: Knobs, now: Instant) -> Self {
+        let unknown = std::mem::take(&mut ledger.rejected);
         Self {
             config,
             knobs,
             rng: fastrand::Rng::with_seed(seed),
             ledger,
-            unknown: BTreeMap::new(),
+            loaded: Loaded::Yes,
+            unknown,
             link: Link::Waiting { until: now },
             stream: None,
             attempt: 0,
@@ -423,9 +446,15 @@ impl ClientSession {
         self.events.pop_front()
     }
 
-    /// True if the driver may read the next answer: one is worked on at a time.
+    /// True if the driver may read the next answer: one is worked on at a time, and from a ledger that is
+    /// the durable one.
     #[must_use]
     pub fn wants_response(&self) -> bool {
-        self.stream.is_some() && self.pending.is_none()
+        self.stream.is_some() && self.pending.is_none() && self.knows_ledger()
+    }
+
+    /// False while it is not known what the store holds: a commit is under way, or failed.
+    fn knows_ledger(&self) -> bool {
+        self.facts.is_none() && self.loaded == Loaded::Yes
     }
 }
