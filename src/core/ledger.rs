@@ -3,7 +3,8 @@
 //! Decides: what a zone may state to a global and what a sweep may touch. Never does: guess. An entry
 //! is durable in the same commit as the value it stands for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use smol_str::SmolStr;
 
@@ -19,8 +20,8 @@ pub enum Source {
     Stock(SmolStr),
 }
 
-/// One name that came from global.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One name that came from global. `Debug` shows no version (SEC-2).
+#[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The version as global sent it: what a stock global is told on a reconnect.
     pub received: SmolStr,
@@ -28,6 +29,12 @@ pub struct Entry {
     pub content: Version,
     /// The revision at which global last changed it; 0 from a stock global.
     pub revision: Revision,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("revision", &self.revision).finish_non_exhaustive()
+    }
 }
 
 /// Everything a zone holds from global, in memory: versions, never values.
@@ -41,6 +48,8 @@ pub struct Ledger {
     pub kept: BTreeMap<Key, String>,
     /// Names that global serves and this zone refused, with the reason: a position counts on them.
     pub rejected: BTreeMap<Key, String>,
+    /// Types of which a first answer of a stock global was once applied.
+    pub completed: BTreeSet<ResourceType>,
     entries: BTreeMap<Key, Entry>,
     sums: BTreeMap<ResourceType, (usize, Digest)>,
 }
@@ -81,6 +90,14 @@ impl Ledger {
         Some(entry)
     }
 
+    /// True if every type was in sync once: what is held is usable without a global.
+    #[must_use]
+    pub fn was_complete(&self) -> bool {
+        ResourceType::SECRETS
+            .iter()
+            .all(|ty| self.positions.contains_key(ty) || self.completed.contains(ty))
+    }
+
     /// How many names of a type are held from global.
     #[must_use]
     pub fn count(&self, ty: ResourceType) -> usize {
@@ -91,19 +108,5 @@ impl Ledger {
     #[must_use]
     pub fn digest(&self, ty: ResourceType) -> Digest {
         self.sums.get(&ty).map(|(_, digest)| *digest).unwrap_or_default()
-    }
-
-    /// Count and digest of a type without the names that global no longer lists: what a position stands
-    /// for.
-    #[must_use]
-    pub fn listed(&self, ty: ResourceType) -> (u64, Digest) {
-        let (mut count, mut digest) = (self.count(ty) as u64, self.digest(ty));
-        for key in self.kept.keys().filter(|key| key.ty == ty) {
-            if let Some(entry) = self.entries.get(key) {
-                count -= 1;
-                digest.remove(key, &entry.content);
-            }
-        }
-        (count, digest)
     }
 }

@@ -5,6 +5,7 @@
 //! with its encoded bytes; when the last of them is done with it, it is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
@@ -32,8 +33,8 @@ pub enum Cut {
     Split(usize),
 }
 
-/// One message of a plan.
-#[derive(Debug, Default)]
+/// One message of a plan. `Debug` shows no frame: it holds values (SEC-1).
+#[derive(Default)]
 pub struct Part {
     /// Resources to send.
     pub upserts: Vec<Arc<Entry>>,
@@ -41,6 +42,13 @@ pub struct Part {
     pub removed: Vec<Key>,
     frame: OnceLock<Bytes>,
     gzipped: OnceLock<Option<Bytes>>,
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { upserts, removed, .. } = self;
+        f.debug_struct("Part").field("upserts", upserts).field("removed", removed).finish_non_exhaustive()
+    }
 }
 
 impl Part {
@@ -91,8 +99,22 @@ impl TypeSnapshot {
         self.shared_plan(None, audience, cut, || Content {
             answer: Answer::Whole,
             upserts: self.visible(audience),
-            removed: Vec::new(),
+            // A kdsync zone may hold names from a first answer that was cut off; it drops the others.
+            removed: match cut {
+                Cut::Pages(_) => self.tombstones.keys().cloned().collect(),
+                Cut::One | Cut::Split(_) => Vec::new(),
+            },
         })
+    }
+
+    /// How large the whole set is as one message, in bytes, at most.
+    #[must_use]
+    pub fn whole_size(&self, audience: Audience) -> usize {
+        let seen = match audience {
+            Audience::All => self.bytes,
+            Audience::Legacy => self.visible(audience).iter().map(|entry| entry.encoded.len()).sum(),
+        };
+        OVERHEAD + seen
     }
 
     /// The whole set and the tombstones set after `stated`, for a position older than the history.

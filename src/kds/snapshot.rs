@@ -5,6 +5,7 @@
 //! the snapshot it is sending from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,8 +17,7 @@ use super::wire;
 use crate::core::served::Served;
 use crate::core::{Digest, Key, Position, ResourceType, Revision, StoreIdentity, Version};
 
-/// One served resource.
-#[derive(Debug)]
+/// One served resource. `Debug` shows neither value nor version (SEC-1, SEC-2).
 pub struct Entry {
     /// The served key.
     pub key: Key,
@@ -27,6 +27,13 @@ pub struct Entry {
     pub revision: Revision,
     /// The encoded `Resource`, with its field tag and length: ready to be put into an answer.
     pub encoded: Bytes,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, revision, .. } = self;
+        f.debug_struct("Entry").field("key", key).field("revision", revision).finish_non_exhaustive()
+    }
 }
 
 impl Entry {

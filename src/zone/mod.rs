@@ -78,7 +78,7 @@ pub struct Zone {
 enum Done {
     Applied(Syncer, Result<Outcome<Applied>, String>),
     Listed(Syncer, Result<Listed, String>),
-    Mended(Syncer, Result<Outcome<Mended>, String>),
+    Mended(Syncer, Outcome<Mended>),
     Loaded(Syncer, Result<Ledger, String>),
 }
 
@@ -98,7 +98,7 @@ impl Zone {
         let ledger = syncer.load().await?;
         let held: usize = ResourceType::SECRETS.iter().map(|ty| ledger.count(*ty)).sum();
         tracing::info!(zone = config.name, held, "zone opened");
-        let (ready, is_ready) = watch::channel(ledger.source.is_some());
+        let (ready, is_ready) = watch::channel(ledger.was_complete());
         let node = Node {
             id: config.name.as_str().into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -141,7 +141,8 @@ impl Zone {
                     Ok(permit) => if let Some(request) = ready.take() {
                         permit.send(crate::kds::wire::encode_request(&request));
                     },
-                    Err(failure) => self.lose(&mut connection, &failure),
+                    // The answers' side ends, too, and says why.
+                    Err(_) => ready = None,
                 },
                 done = settle(&mut working) => self.on_done(done),
                 dialed = settle(&mut dialing) => match dialed {
@@ -230,7 +231,7 @@ impl Zone {
         let now = clock::now();
         let syncer = match done {
             Done::Applied(syncer, result) => {
-                let result = self.reporter.unpack(result);
+                let result = result.map(|outcome| self.reporter.unpack(outcome));
                 self.session.on_applied(result, now);
                 syncer
             }
@@ -239,8 +240,8 @@ impl Zone {
                 syncer
             }
             Done::Mended(syncer, result) => {
-                let result = self.reporter.unpack(result);
-                self.session.on_mended(result, now);
+                let mended = self.reporter.unpack(result);
+                self.session.on_mended(mended, now);
                 syncer
             }
             Done::Loaded(syncer, result) => {

@@ -24,6 +24,8 @@ pub const QUARANTINE: &str = "quarantine/";
 pub(crate) const POSITION: &str = "position/";
 /// Prefix of names that global serves and this zone refused (KDS-9).
 pub(crate) const REJECTED: &str = "rejected/";
+/// Prefix of types of which a first answer of a stock global was once applied.
+pub(crate) const COMPLETE: &str = "complete/";
 /// Whose history the zone follows.
 pub(crate) const SOURCE: &str = "source";
 
@@ -102,13 +104,22 @@ pub(crate) fn rejected_name(key: &Key) -> String {
     format!("{REJECTED}{}", path(key))
 }
 
+pub(crate) fn complete_name(ty: ResourceType) -> String {
+    format!("{COMPLETE}{ty}")
+}
+
 pub(crate) fn rejected(reason: &str) -> SecretData {
     encode(&reason)
 }
 
+/// Prefix of the copies of one name.
+pub(crate) fn quarantine_prefix(key: &Key) -> String {
+    format!("{QUARANTINE}{}/", path(key))
+}
+
 /// Unique by the commit that wrote the row, so that a retry writes the same record again.
 pub(crate) fn quarantine_name(key: &Key, row: Revision) -> String {
-    format!("{QUARANTINE}{}/{row:020}", path(key), row = row.0)
+    format!("{}{row:020}", quarantine_prefix(key), row = row.0)
 }
 
 pub(crate) fn position_name(ty: ResourceType) -> String {
@@ -120,9 +131,14 @@ pub(crate) fn ledger_key(name: &str) -> Option<Key> {
     parse_path(name.strip_prefix(LEDGER)?)
 }
 
-fn encode(value: &impl Serialize) -> SecretData {
+/// `room` is at least the size of the record, so that no copy of a value is left behind by growing.
+fn encode_in(value: &impl Serialize, room: usize) -> SecretData {
     // Serializing these types to memory cannot fail; an empty record is refused when it is read.
-    SecretData::new(postcard::to_allocvec(value).unwrap_or_default())
+    SecretData::new(postcard::to_extend(value, Vec::with_capacity(room)).unwrap_or_default())
+}
+
+fn encode(value: &impl Serialize) -> SecretData {
+    encode_in(value, 256)
 }
 
 pub(crate) fn entry(entry: &Entry, kept: Option<String>) -> SecretData {
@@ -181,7 +197,9 @@ pub(crate) fn copy(
     reason: &str,
     at: Timestamp,
 ) -> SecretData {
-    encode(&CopyRecord { version: version.0, labels, data: data.expose(), reason, at: at.0 })
+    let words: usize = labels.iter().map(|(label, value)| label.len() + value.len() + 20).sum();
+    let room = data.len() + words + reason.len() + 128;
+    encode_in(&CopyRecord { version: version.0, labels, data: data.expose(), reason, at: at.0 }, room)
 }
 
 pub(crate) fn read_copy(name: &str, data: &SecretData) -> Result<Copy, BadRecord> {
@@ -196,9 +214,14 @@ pub(crate) fn read_ledger(
     entries: &[(String, SecretData)],
     positions: &[(String, SecretData)],
     rejected: &[(String, SecretData)],
+    complete: &[(String, SecretData)],
     source: Option<&SecretData>,
 ) -> Result<Ledger, BadRecord> {
     let mut ledger = Ledger::default();
+    for (name, _) in complete {
+        let ty = name.strip_prefix(COMPLETE).and_then(|ty| ty.parse().ok());
+        ledger.completed.insert(ty.ok_or_else(|| BadRecord(name.clone()))?);
+    }
     ledger.source = source.map(read_source).transpose()?;
     for (name, data) in entries {
         let key = ledger_key(name).ok_or_else(|| BadRecord(name.clone()))?;
@@ -241,13 +264,13 @@ mod tests {
         let positions = [(position_name(ResourceType::Secret), position(&at))];
         let from = source(&Source::Kdsync(identity));
         let refused = [(rejected_name(&key), rejected("too large"))];
-        let ledger = read_ledger(&entries, &positions, &refused, Some(&from)).unwrap();
+        let ledger = read_ledger(&entries, &positions, &refused, &[], Some(&from)).unwrap();
         assert_eq!(ledger.rejected.get(&key).map(String::as_str), Some("too large"));
         assert_eq!(ledger.get(&key), Some(&held));
         assert_eq!(ledger.kept.get(&key).map(String::as_str), Some("why"));
         assert_eq!(ledger.positions.get(&ResourceType::Secret), Some(&at));
         assert_eq!(ledger.source, Some(Source::Kdsync(identity)));
-        assert!(read_ledger(&[("ledger/x".into(), SecretData::new(vec![1]))], &[], &[], None).is_err());
+        assert!(read_ledger(&[("ledger/x".into(), SecretData::new(vec![1]))], &[], &[], &[], None).is_err());
     }
 
     #[test]

@@ -99,14 +99,12 @@ impl Reporter {
     }
 
     /// Reports what was put into quarantine, and passes the rest on.
-    pub(super) fn unpack<T>(&self, result: Result<Outcome<T>, String>) -> Result<T, String> {
-        result.map(|outcome| {
-            for (key, reason) in outcome.quarantined {
-                let reason = format!("a copy of the value of this zone was kept: {reason}");
-                self.named(Happening::Quarantined, key, reason);
-            }
-            outcome.result
-        })
+    pub(super) fn unpack<T>(&self, outcome: Outcome<T>) -> T {
+        for (key, reason) in outcome.quarantined {
+            let reason = format!("a copy of the value of this zone was kept: {reason}");
+            self.named(Happening::Quarantined, key, reason);
+        }
+        outcome.result
     }
 
     /// Records one event of the session.

@@ -63,8 +63,9 @@ impl Syncer {
         let entries = self.store.records(records::LEDGER).await?;
         let positions = self.store.records(records::POSITION).await?;
         let rejected = self.store.records(records::REJECTED).await?;
+        let complete = self.store.records(records::COMPLETE).await?;
         let source = self.store.record(records::SOURCE).await?;
-        records::read_ledger(&entries, &positions, &rejected, source.as_ref())
+        records::read_ledger(&entries, &positions, &rejected, &complete, source.as_ref())
             .map_err(|bad| StoreError::Unavailable(bad.to_string()))
     }
 
@@ -72,7 +73,9 @@ impl Syncer {
 
     pub(crate) async fn apply(&mut self, mut apply: Apply) -> Result<Outcome<Applied>, String> {
         let mut rejected = Vec::new();
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES {
+            tries += 1;
             let (draft, entered) = match self.draft_apply(&apply, &rejected).await {
                 Ok(drafted) => drafted,
                 Err(StoreError::Conflict { .. }) => continue,
@@ -92,6 +95,8 @@ impl Syncer {
                         return Err(reason);
                     }
                     rejected.push(Rejection { key, reason });
+                    // Each refusal makes the answer smaller, so it is no try.
+                    tries -= 1;
                 }
                 Err(error @ StoreError::Unavailable(_)) => return Err(error.to_string()),
             }
@@ -131,6 +136,9 @@ impl Syncer {
         }
         for (key, reason) in &apply.keep {
             self.draft_keep(&mut draft, key, reason).await?;
+        }
+        if apply.completes {
+            draft.record(records::complete_name(apply.ty), Some(crate::core::SecretData::new(vec![1])));
         }
         match &apply.reached {
             Reached::Unchanged => {}
@@ -214,8 +222,13 @@ impl Syncer {
         let Some(data) = found.resource.data().filter(|_| Some(found.head.version) == row) else {
             return Err(StoreError::Conflict { key: key.clone(), reason: "changed meanwhile".to_owned() });
         };
-        let copy = records::copy(found.head.version, &found.resource.labels, data, reason, draft.batch.at);
-        draft.record(records::quarantine_name(key, found.head.revision), Some(copy));
+        // Somebody who writes the same value again and again fills no disk.
+        let copies = self.store.records(&records::quarantine_prefix(key)).await?;
+        let newest = copies.last().and_then(|(name, data)| records::read_copy(name, data).ok());
+        if newest.is_none_or(|newest| newest.version != found.head.version) {
+            let copy = records::copy(found.head.version, &found.resource.labels, data, reason, draft.batch.at);
+            draft.record(records::quarantine_name(key, found.head.revision), Some(copy));
+        }
         draft.quarantined.push((key.clone(), reason));
         Ok(())
     }
@@ -251,7 +264,11 @@ impl Syncer {
 
     // === mend ===
 
-    pub(crate) async fn mend(&mut self, audit: Audit) -> Result<Outcome<Mended>, String> {
+    pub(crate) async fn mend(&mut self, audit: Audit) -> Outcome<Mended> {
+        let failed = |mut outcome: Outcome<Mended>, reason| {
+            outcome.result.failed = Some(reason);
+            outcome
+        };
         let mut outcome = Outcome { result: Mended::default(), quarantined: Vec::new() };
         // In pieces, so that one contended row does not hold up the others.
         for (key, row) in audit.sweep {
@@ -260,7 +277,7 @@ impl Syncer {
                     outcome.quarantined.extend(quarantined);
                     outcome.result.swept.push(key);
                 }
-                Err(StoreError::Unavailable(reason)) => return Err(reason),
+                Err(StoreError::Unavailable(reason)) => return failed(outcome, reason),
                 // Somebody wrote meanwhile: the next listing will show what is there now.
                 Err(_) => {}
             }
@@ -273,12 +290,12 @@ impl Syncer {
                     outcome.result.repaired.push(drift.key);
                 }
                 Ok(None) => drop(no_copy.insert(drift.key)),
-                Err(StoreError::Unavailable(reason)) => return Err(reason),
+                Err(StoreError::Unavailable(reason)) => return failed(outcome, reason),
                 Err(_) => {}
             }
         }
         outcome.result.no_copy = no_copy.into_iter().collect();
-        Ok(outcome)
+        outcome
     }
 
     async fn sweep(&self, key: &Key, row: Version) -> Result<Vec<(Key, &'static str)>, StoreError> {

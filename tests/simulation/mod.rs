@@ -30,9 +30,9 @@ use world::World;
 type Step = Result<(), String>;
 
 /// Seeds that are run every time.
-const FIXED: u64 = 2_000;
+const FIXED: u64 = 5_000;
 /// Seeds that are drawn anew every time.
-const FRESH: u64 = 500;
+const FRESH: u64 = 1_000;
 /// How many seeds a mutation may need.
 const PATIENCE: u64 = 2_000;
 

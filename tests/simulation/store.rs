@@ -197,7 +197,15 @@ impl Inner {
             };
             let Some(row) = self.rows.get(key) else { continue };
             let prefix = format!("{}{}/{}/{}/", crate::zone::QUARANTINE, key.ty, key.mesh, key.name);
-            let copied = batch.records.iter().any(|(name, data)| name.starts_with(&prefix) && data.is_some());
+            let mut copies = batch.records.iter().filter_map(|(name, data)| Some((name, data.as_ref()?)));
+            let in_batch = copies.any(|(name, _)| name.starts_with(&prefix));
+            let is_copy = |(name, data): (&String, &SecretData)| {
+                let copy = crate::zone::records::read_copy(name, data).ok();
+                copy.is_some_and(|copy| copy.version == row.head.version)
+            };
+            let of_key = self.records.range(prefix.clone()..);
+            let copied =
+                in_batch || of_key.take_while(|(name, _)| name.starts_with(&prefix)).any(is_copy);
             if row.local && !copied {
                 self.violation = Some(format!("{key}: a value that only the zone knew was destroyed"));
             }

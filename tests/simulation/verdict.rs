@@ -68,8 +68,9 @@ fn same(zone: &Zone, ty: ResourceType, served: &BTreeMap<Key, Version>) -> Step 
             return Err(format!("{key}: {why} and still there at the end"));
         }
     }
-    let unknown: Vec<_> = 
-        zone.session.unknown().keys().filter(|key| key.ty == ty && **key != internal()).collect();
+    let unknown =
+        zone.session.unknown().keys().filter(|key| key.ty == ty && !ledger.kept.contains_key(*key));
+    let unknown: Vec<_> = unknown.filter(|key| **key != internal()).collect();
     if !unknown.is_empty() {
         return Err(format!("{unknown:?} still unknown at the end"));
     }
@@ -86,10 +87,13 @@ fn follows(zone: &Zone, ours: &Ours) -> Step {
         // Its first contact was with the wrong store, which it follows until a person decides.
         return Ok(());
     }
+    // Apart in one type, it takes nothing of the other.
+    let apart = ResourceType::SECRETS.iter().any(|ty| zone.session.progress(*ty).apart.is_some());
     for ty in ResourceType::SECRETS {
         let position = zone.session.ledger().positions.get(&ty);
-        if zone.session.progress(ty).apart.is_some() {
-            if position.is_some_and(|position| ours.branch.contains(ty, position)) {
+        if apart {
+            let refused = zone.session.progress(ty).apart.is_some();
+            if refused && position.is_some_and(|position| ours.branch.contains(ty, position)) {
                 return Err(format!("{ty}: refused, although it is its own history"));
             }
             continue;

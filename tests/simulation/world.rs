@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) side: Side,
     pub(super) peers: Vec<Peer>,
     page: usize,
+    /// Somebody in a zone keeps writing one secret.
+    stubborn: bool,
     numbers: u64,
     pub(super) stable: BTreeSet<Key>,
     pub(super) chaos: Vec<Key>,
@@ -80,6 +82,7 @@ impl World {
         chaos.extend(["g", "h", "zone-ingress-token-signing-key-1"].map(Key::global_secret));
         let page = rng.usize(250..2_000);
         let kept = rng.usize(2..60);
+        let stubborn = rng.u8(..20) == 0;
         let branch = Branch::new(1, kept);
         let side = if stock {
             let version = if rng.bool() { Kuma::V2_14 } else { Kuma::V2_2 };
@@ -96,6 +99,7 @@ impl World {
             side,
             peers: Vec::new(),
             page,
+            stubborn,
             numbers: 0,
             stable,
             chaos,
@@ -194,6 +198,9 @@ impl World {
     /// One thing happens.
     fn happen(&mut self) -> Step {
         let peer = self.rng.usize(..self.peers.len());
+        if self.stubborn && self.rng.u8(..12) == 0 {
+            self.tamper(peer);
+        }
         match self.rng.u32(..1000) {
             0..250 => self.deliver_up(peer)?,
             250..500 => self.deliver_down(peer)?,
@@ -205,7 +212,7 @@ impl World {
             950..965 => self.lose(peer, "the network failed"),
             965..970 => self.crash(peer),
             970..985 => self.trouble(peer),
-            985..992 => self.upheaval(),
+            985..990 => self.upheaval(),
             _ => self.tamper(peer),
         }
         Ok(())
@@ -260,6 +267,9 @@ impl World {
             End::Kuma(zone) => {
                 if let Some(response) = stream.down.pop_front() {
                     let reply = zone.on_response(&response, cut_short);
+                    if cut_short == 7 {
+                        stream.up.push_back(reply.clone());
+                    }
                     stream.up.push_back(reply);
                     zone.judge_rows(&self.stable)?;
                 }
@@ -438,7 +448,8 @@ impl World {
         }
         let mut keys = self.chaos.clone();
         keys.push(Key::secret("default", "rogue"));
-        let key = keys[self.rng.usize(..keys.len())].clone();
+        let favourite = self.stubborn || self.rng.u8(..3) == 0;
+        let key = keys[if favourite { 0 } else { self.rng.usize(..keys.len()) }].clone();
         let value = 1_000_000 + self.number();
         let tamper = if self.rng.bool() {
             let mut resource: Resource = secret(&key, value);

@@ -31,7 +31,7 @@ enum Work {
 enum Done {
     Applied(Result<Outcome<Applied>, String>),
     Listed(Result<Listed, String>),
-    Mended(Result<Outcome<Mended>, String>),
+    Mended(Outcome<Mended>),
     Loaded(Result<Ledger, String>),
 }
 
@@ -170,7 +170,7 @@ impl Zone {
                 match done {
                     Done::Applied(result) => self.session.on_applied(result.map(|o| o.result), now),
                     Done::Listed(result) => self.session.on_listed(result, now),
-                    Done::Mended(result) => self.session.on_mended(result.map(|o| o.result), now),
+                    Done::Mended(result) => self.session.on_mended(result.result, now),
                     Done::Loaded(result) => self.session.on_loaded(result, now),
                 }
                 Ok(())
@@ -247,7 +247,8 @@ impl Zone {
         if !header.is_last() && (!apply.remove.is_empty() || apply.reached != Reached::Unchanged) {
             return Err("removals or a position were taken before the last page (KDS-8)".to_owned());
         }
-        let unproven = apply.remove.iter().find(|(key, _)| !answer.removed.contains(key));
+        let unproven =
+            apply.remove.iter().find(|(key, held)| held.is_some() && !answer.removed.contains(key));
         if let Some((key, _)) = unproven {
             return Err(format!("{key}: removed without a tombstone"));
         }

@@ -25,7 +25,7 @@ struct Row {
 pub(crate) enum Done {
     Applied(Result<Applied, String>),
     Listed(Result<BTreeMap<Key, Option<Version>>, String>),
-    Mended(Result<Mended, String>),
+    Mended(Mended),
     Loaded(Result<Ledger, String>),
 }
 
@@ -77,7 +77,10 @@ impl Store {
             Effect::List { full } => {
                 Done::Listed(fails.map_or_else(|| Ok(()), Err).map(|()| self.list(full)))
             }
-            Effect::Mend(audit) => Done::Mended(fails.map_or_else(|| Ok(()), Err).map(|()| self.mend(audit))),
+            Effect::Mend(audit) => Done::Mended(match fails {
+                Some(reason) => Mended { failed: Some(reason), ..Mended::default() },
+                None => self.mend(audit),
+            }),
             Effect::Load => Done::Loaded(fails.map_or_else(|| Ok(self.ledger.clone()), Err)),
             Effect::Connect | Effect::Disconnect { .. } => return Err("not for the store".to_owned()),
         })
@@ -111,6 +114,13 @@ impl Store {
             applied.entered.push((key, entry));
         }
         self.ledger.kept.extend(apply.keep);
+        self.ledger.rejected.retain(|key, _| !apply.cleared.contains(key));
+        for Rejection { key, reason } in apply.refused.iter().chain(&applied.rejected) {
+            self.ledger.rejected.insert(key.clone(), reason.clone());
+        }
+        if apply.completes {
+            self.ledger.completed.insert(apply.ty);
+        }
         match apply.reached {
             Reached::Unchanged => {}
             Reached::Forget => drop(self.ledger.positions.remove(&apply.ty)),

@@ -1,26 +1,25 @@
 //! What an answer means, and what is acknowledged.
 //!
-//! Decides: which resources are taken, which names go, which are kept, and whether the history is this
-//! zone's. Never does: acknowledge before the store committed (KDS-3).
+//! Decides: which resources are taken, and what follows once the store is done with them. Never does:
+//! acknowledge before the store committed (KDS-3). What differs by who is at the other end is in `kdsync`
+//! and `stock`.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::time::Instant;
 
 use smol_str::SmolStr;
 
 use super::{
-    Applied, Apply, ClientSession, Event, Facts, Global, Loaded, Paging, Pending, RETRY, Reached, Rejection,
-    Trust, Upsert, Wish,
+    Applied, Apply, ClientSession, Event, Facts, Global, Loaded, Pending, RETRY, Reached, Rejection, Trust,
+    Upsert, Wish,
 };
-use crate::core::guard::Verdict;
-use crate::core::ledger::{Ledger, Source};
+use crate::core::ledger::Ledger;
 use crate::core::resource::{LABEL_ORIGIN, version_of};
 use crate::core::served::is_internal;
 use crate::core::validate::{self, MAX_VALUE};
-use crate::core::{Continuity, Digest, Key, Position, ResourceType, Revision, Version};
+use crate::core::{Key, ResourceType, Revision};
 use crate::kds::knobs::Mutation;
-use crate::kds::message::{Answer, Header, Received, Response};
-use crate::kds::wire::CLUSTER_ID;
+use crate::kds::message::{Received, Response};
 
 impl ClientSession {
     /// An answer arrived. Only to be called while [`ClientSession::wants_response`].
@@ -106,6 +105,7 @@ impl ClientSession {
             self.ledger.insert(key.clone(), entry.clone());
             if self.unknown.remove(key).is_some() {
                 self.events.push_back(Event::Accepted(key.clone()));
+                self.reopen &= !self.unknown.is_empty();
             }
         }
         for key in &applied.struck {
@@ -115,7 +115,11 @@ impl ClientSession {
             }
             self.unknown.remove(key);
         }
+        self.ask_for_namesakes(&applied.struck);
         let Some(facts) = facts else { return };
+        if facts.completes {
+            self.ledger.completed.insert(facts.ty);
+        }
         // Known even if the stream is gone: the position that was reached counts on it.
         for Rejection { key, reason } in facts.refused.into_iter().chain(applied.rejected.iter().cloned()) {
             if !self.knobs.broken(Mutation::RejectedIsSwept) {
@@ -140,7 +144,6 @@ impl ClientSession {
     /// The answer is durable: say so, and note what follows from it.
     fn finish(&mut self, pending: Pending) {
         let Pending { ty, nonce, refused, last, mismatch, .. } = pending;
-        self.attempt = 0;
         let mut news = Vec::new();
         for (rejection, version) in refused {
             let new = self
@@ -166,7 +169,7 @@ impl ClientSession {
     }
 
     /// KDS-1: from here on zone-local secrets of this type may go.
-    fn complete(&mut self, ty: ResourceType) {
+    pub(super) fn complete(&mut self, ty: ResourceType) {
         let Some(stream) = &mut self.stream else { return };
         if stream.trust != Trust::Full {
             return;
@@ -177,288 +180,23 @@ impl ClientSession {
             self.wish = Wish::Full;
             self.events.push_back(Event::Complete(ty));
         }
-    }
-
-    // === from a kdsync global ===
-
-    fn on_kdsync(&mut self, ty: ResourceType, response: Response) {
-        let Some(header) = response.header else {
-            self.end("an answer came without an identity".to_owned());
-            return;
-        };
-        let any_history = self.knobs.broken(Mutation::TakeAnyHistory);
-        if matches!(header.answer, Answer::Behind | Answer::Foreign) {
-            let verdict =
-                if header.answer == Answer::Behind { Continuity::Behind } else { Continuity::Foreign };
-            self.apart(ty, verdict, &header.position);
-            self.reply(ty, response.nonce, &[]);
-            return;
-        }
-        let theirs = Source::Kdsync(header.position.identity);
-        let known = self.ledger.positions.get(&ty).copied();
-        let foreign = self.ledger.source.as_ref().is_some_and(|ours| *ours != theirs);
-        let behind = known.is_some_and(|ours| ours.revision > header.position.revision);
-        if (foreign || behind) && !any_history {
-            // Not acknowledged: such a global gets no say on this stream.
-            let verdict = if foreign { Continuity::Foreign } else { Continuity::Behind };
-            self.apart(ty, verdict, &header.position);
-            return;
-        }
-        if let Err(reason) = self.follow_pages(ty, &header, known.as_ref()) {
-            self.end(reason);
-            return;
-        }
-        self.plan_kdsync(ty, response, header, theirs);
-    }
-
-    fn apart(&mut self, ty: ResourceType, verdict: Continuity, theirs: &Position) {
-        if let Some(state) = self.stream.as_mut().and_then(|stream| stream.types.get_mut(&ty)) {
-            state.apart = Some(verdict);
-        }
-        let theirs = format!(
-            "store {} epoch {} revision {}",
-            theirs.identity.id, theirs.identity.epoch, theirs.revision
-        );
-        self.events.push_back(Event::Apart { verdict, theirs });
-    }
-
-    /// Pages come in order, from one snapshot, and start from where this zone stands.
-    fn follow_pages(
-        &mut self,
-        ty: ResourceType,
-        header: &Header,
-        known: Option<&Position>,
-    ) -> Result<(), String> {
-        let state = self.stream.as_mut().and_then(|stream| stream.types.get_mut(&ty));
-        let Some(state) = state else { return Ok(()) };
-        state.apart = None;
-        if header.page == 1 {
-            let starts_here = match header.answer {
-                Answer::Since(base) => known.is_some_and(|known| known.revision == base),
-                Answer::Equal => known == Some(&header.position),
-                // Only for a zone that stated nothing, or something too old: else it could be another
-                // history of the same store.
-                Answer::Whole => known.is_none(),
-                Answer::Pruned => known.is_some(),
-                Answer::Behind | Answer::Foreign => false,
-            };
-            if !starts_here && !self.knobs.broken(Mutation::TakeAnyHistory) {
-                return Err(format!("an answer for {ty} does not start from where this zone stands"));
-            }
-            state.paging = Some(Paging { position: header.position, next_page: 2, seen: BTreeSet::new() });
-            return Ok(());
-        }
-        match &mut state.paging {
-            Some(paging) if paging.next_page == header.page && paging.position == header.position => {
-                paging.next_page += 1;
-                Ok(())
-            }
-            _ => Err(format!("page {} of an answer for {ty} came out of order", header.page)),
+        let is_complete = |ty| stream.types.get(ty).is_some_and(|state| state.complete);
+        if ResourceType::SECRETS.iter().all(is_complete) {
+            self.attempt = 0;
         }
     }
 
-    fn plan_kdsync(&mut self, ty: ResourceType, response: Response, header: Header, theirs: Source) {
-        let last = header.is_last() || self.knobs.broken(Mutation::CompleteOnFirstPage);
-        let whole = matches!(header.answer, Answer::Whole | Answer::Pruned);
-        let (upserts, refused) =
-            self.sort_out(response.resources, response.unreadable, header.position.revision);
-        let mut remove = if last { response.removed } else { Vec::new() };
-        remove.retain(|key| self.ledger.get(key).is_some() || self.unknown.contains_key(key));
-        let mut keep = Vec::new();
-        if whole {
-            let missing = self.note_seen(ty, &upserts, &refused, &remove, last);
-            if self.knobs.broken(Mutation::AbsenceDeletes) {
-                remove.extend(missing);
-            } else {
-                let reason = "global no longer lists it and has no tombstone for it";
-                keep.extend(missing.into_iter().map(|key| (key, reason.to_owned())));
-            }
-        }
-        let mut mismatch = false;
-        let reached = if last {
-            mismatch = !self.digest_fits(ty, &upserts, &remove, &refused, &keep, &header.position);
-            if mismatch { Reached::Forget } else { Reached::At(header.position) }
-        } else {
-            Reached::Unchanged
-        };
-        let source = self.ledger.source.is_none().then_some(theirs);
-        let settled = reached == Reached::At(header.position)
-            && self.ledger.positions.get(&ty) == Some(&header.position)
-            && source.is_none();
-        let idle = upserts.is_empty() && remove.is_empty() && keep.is_empty();
-        let apply = Apply { ty, keep, reached, source, ..self.apply(upserts, remove, &refused) };
-        let apply = (!(idle && (settled || reached == Reached::Unchanged))).then_some(apply);
-        self.work_on(Pending { ty, nonce: response.nonce, apply, refused, last, mismatch });
-    }
-
-    /// Notes what a whole answer listed; on its last page, tells which held names it did not.
-    fn note_seen(
-        &mut self,
-        ty: ResourceType,
-        upserts: &[Upsert],
-        refused: &[(Rejection, SmolStr)],
-        remove: &[Key],
-        last: bool,
-    ) -> Vec<Key> {
-        let state = self.stream.as_mut().and_then(|stream| stream.types.get_mut(&ty));
-        let Some(paging) = state.and_then(|state| state.paging.as_mut()) else { return Vec::new() };
-        paging.seen.extend(upserts.iter().map(|upsert| upsert.received.key.clone()));
-        paging.seen.extend(refused.iter().map(|(rejection, _)| rejection.key.clone()));
-        paging.seen.extend(remove.iter().cloned());
-        if !last {
-            return Vec::new();
-        }
-        let seen = std::mem::take(&mut paging.seen);
-        self.ledger.of_type(ty).map(|(key, _)| key.clone()).filter(|key| !seen.contains(key)).collect()
-    }
-
-    /// True if the ledger will have exactly the announced digest, or has known exceptions.
-    fn digest_fits(
-        &self,
-        ty: ResourceType,
-        upserts: &[Upsert],
-        remove: &[Key],
-        refused: &[(Rejection, SmolStr)],
-        keep: &[(Key, String)],
-        position: &Position,
-    ) -> bool {
-        let asked_again: BTreeSet<&Key> = upserts.iter().map(|upsert| &upsert.received.key).collect();
-        let open = |key: &&Key| key.ty == ty && !asked_again.contains(*key) && !remove.contains(*key);
-        let exceptions = self.unknown.keys().filter(open).count()
-            + self.ledger.kept.keys().filter(open).count()
-            + refused.len()
-            + keep.len();
-        if exceptions > 0 {
-            return true;
-        }
-        let mut digest: Digest = self.ledger.digest(ty);
-        let mut count = self.ledger.count(ty) as u64;
-        for key in remove {
-            if let Some(entry) = self.ledger.get(key) {
-                digest.remove(key, &entry.content);
-                count -= 1;
-            }
-        }
-        for Upsert { received, content, .. } in upserts {
-            match self.ledger.get(&received.key) {
-                Some(entry) => digest.remove(&received.key, &entry.content),
-                None => count += 1,
-            }
-            digest.add(&received.key, content);
-        }
-        (count, digest) == (position.count, position.digest)
-    }
-
-    // === from a stock global ===
-
-    fn on_config(&mut self, response: Response, now: Instant) {
-        self.reply(ResourceType::Config, response.nonce, &[]);
-        let found = response.resources.iter().find(|resource| resource.key.name == CLUSTER_ID);
-        let id = found.and_then(|resource| std::str::from_utf8(resource.data.expose()).ok());
-        let (Some(id), Some(stream)) = (id.filter(|id| !id.is_empty()).map(SmolStr::new), &mut self.stream)
-        else {
-            return;
-        };
-        let ours = self.ledger.source.clone().unwrap_or(Source::Stock(id.clone()));
-        let same = ours == Source::Stock(id.clone()) || self.knobs.broken(Mutation::TakeAnyHistory);
-        let was = stream.cluster_id.replace(id.clone());
-        match stream.trust {
-            Trust::Pending(_) if same => self.trust(Trust::Full, now),
-            Trust::Full if same => {}
-            Trust::OnlyNew | Trust::Nothing if same => {
-                self.end("the global told its kuma-cluster-id late; opening again".to_owned());
-            }
-            _ if was.as_ref() == Some(&id) => {}
-            _ => {
-                self.trust(Trust::Nothing, now);
-                let theirs = format!("kuma-cluster-id {id}");
-                self.events.push_back(Event::Apart { verdict: Continuity::Foreign, theirs });
-            }
+    /// A name that is gone may have been the reason why others of that name were refused.
+    pub(super) fn ask_for_namesakes(&mut self, gone: &[Key]) {
+        let is_namesake = |key: &&Key| gone.iter().any(|gone| gone.name == key.name && gone != *key);
+        let again: Vec<Key> = self.unknown.keys().filter(is_namesake).cloned().collect();
+        if !again.is_empty() {
+            self.ask_again(&again);
         }
     }
-
-    fn on_stock(&mut self, ty: ResourceType, response: Response, now: Instant) {
-        let Some(stream) = &self.stream else { return };
-        let (trust, cluster_id) = (stream.trust, stream.cluster_id.clone());
-        let first = stream.types.get(&ty).is_some_and(|state| !state.complete);
-        if trust == Trust::Nothing {
-            self.end("this global is another one than before".to_owned());
-            return;
-        }
-        let (upserts, refused) = self.sort_out(response.resources, response.unreadable, Revision(0));
-        let first = first && trust == Trust::Full;
-        let mut gone = response.removed;
-        let listed: BTreeSet<&Key> = upserts.iter().map(|upsert| &upsert.received.key).collect();
-        if first {
-            gone.extend(self.unlisted(ty, &upserts, &refused));
-        }
-        gone.retain(|key| !listed.contains(key));
-        gone.sort();
-        gone.dedup();
-        if trust == Trust::OnlyNew {
-            gone.clear();
-        }
-        // What was refused when it came has no entry; it is only forgotten, which removes nothing.
-        let (mut remove, mut forget): (Vec<Key>, Vec<Key>) =
-            gone.into_iter().partition(|key| self.ledger.get(key).is_some());
-        forget.retain(|key| self.unknown.contains_key(key));
-        let keep = self.guarded(&mut remove, now);
-        remove.extend(forget);
-        let source = match (&self.ledger.source, cluster_id) {
-            (None, Some(id)) => Some(Source::Stock(id)),
-            _ => None,
-        };
-        let idle = upserts.is_empty() && remove.is_empty() && keep.is_empty() && source.is_none();
-        let only_new = trust == Trust::OnlyNew;
-        let apply = Apply { ty, keep, source, only_new, ..self.apply(upserts, remove, &refused) };
-        let apply = (!idle).then_some(apply);
-        let nonce = response.nonce;
-        self.work_on(Pending { ty, nonce, apply, refused, last: true, mismatch: false });
-    }
-
-    /// Names that the first answer of a stock global would have listed, if it had them.
-    fn unlisted(
-        &self,
-        ty: ResourceType,
-        upserts: &[Upsert],
-        refused: &[(Rejection, SmolStr)],
-    ) -> BTreeSet<Key> {
-        let refused: BTreeSet<&Key> = refused.iter().map(|(rejection, _)| &rejection.key).collect();
-        // What is not as global has it was not stated, so it was sent again.
-        let unstated = self.unknown.keys().filter(|key| key.ty == ty);
-        let mut missing: BTreeSet<Key> = unstated.filter(|key| !refused.contains(*key)).cloned().collect();
-        // A global that does not resume sends names again that it was told we hold; then what it does
-        // not send is missing.
-        let resent = |upsert: &Upsert| {
-            let key = &upsert.received.key;
-            let held = self.ledger.get(key).filter(|_| !self.unknown.contains_key(key));
-            held.is_some_and(|entry| entry.received == upsert.received.version)
-        };
-        if upserts.iter().any(resent) {
-            let held = self.ledger.of_type(ty).map(|(key, _)| key);
-            missing.extend(held.filter(|key| !refused.contains(*key)).cloned());
-        }
-        missing
-    }
-
-    /// Lets the guard judge removals that have no tombstone; what it holds is moved to the kept names.
-    fn guarded(&mut self, remove: &mut Vec<Key>, now: Instant) -> Vec<(Key, String)> {
-        if self.knobs.broken(Mutation::NoGuard) {
-            return Vec::new();
-        }
-        let held = ResourceType::SECRETS.into_iter().map(|ty| self.ledger.count(ty)).sum();
-        match self.guard.judge(remove.len(), held, now) {
-            Verdict::Proceed => Vec::new(),
-            Verdict::Hold(reason) => {
-                std::mem::take(remove).into_iter().map(|key| (key, reason.clone())).collect()
-            }
-        }
-    }
-
-    // === both ===
 
     /// Separates what can be taken from what is refused by name.
-    fn sort_out(
+    pub(super) fn sort_out(
         &self,
         resources: Vec<Received>,
         unreadable: Vec<Rejection>,
@@ -466,11 +204,13 @@ impl ClientSession {
     ) -> (Vec<Upsert>, Vec<(Rejection, SmolStr)>) {
         let mut refused: Vec<_> = unreadable.into_iter().map(|r| (r, SmolStr::default())).collect();
         let mut upserts = Vec::with_capacity(resources.len());
+        let mut seen = HashSet::with_capacity(resources.len());
         for received in resources {
             match objection(&received) {
                 Some(reason) => {
                     refused.push((Rejection { key: received.key, reason }, received.version));
                 }
+                None if !seen.insert(received.key.clone()) => {}
                 None => {
                     let content = version_of(&received.key, &received.labels, received.data.expose());
                     let held = self.ledger.get(&received.key).map(|entry| entry.content);
@@ -482,7 +222,7 @@ impl ClientSession {
     }
 
     /// What to write and remove, and which refusals to note or to forget with it.
-    fn apply(&self, upserts: Vec<Upsert>, remove: Vec<Key>, refused: &[(Rejection, SmolStr)]) -> Apply {
+    pub(super) fn apply(&self, upserts: Vec<Upsert>, remove: Vec<Key>, refused: &[(Rejection, SmolStr)]) -> Apply {
         let held = |key: &Key| self.ledger.get(key).map(|entry| entry.content);
         let written = upserts.iter().map(|upsert| &upsert.received.key);
         let settled = written.chain(&remove).filter(|key| self.unknown.contains_key(*key));
@@ -499,10 +239,17 @@ impl ClientSession {
             reached: Reached::Unchanged,
             source: None,
             only_new: false,
+            completes: false,
         }
     }
 
-    fn work_on(&mut self, pending: Pending) {
+    /// True if every refusal is durable already.
+    pub(super) fn all_noted(&self, refused: &[(Rejection, SmolStr)]) -> bool {
+        let noted = |key: &Key| self.unknown.contains_key(key) && self.ledger.get(key).is_none();
+        refused.iter().all(|(rejection, _)| noted(&rejection.key))
+    }
+
+    pub(super) fn work_on(&mut self, pending: Pending) {
         if pending.apply.is_some() {
             self.pending = Some(pending);
         } else {

@@ -45,26 +45,31 @@ impl ClientSession {
     }
 
     /// The store finished an [`super::Effect::Mend`].
-    pub fn on_mended(&mut self, result: Result<Mended, String>, now: Instant) {
+    pub fn on_mended(&mut self, mended: Mended, now: Instant) {
         self.busy = None;
         self.orphaned = false;
-        let mended = match result {
-            Ok(mended) => mended,
-            Err(reason) => return self.on_store_trouble(reason, now),
-        };
+        self.ask_for_namesakes(&mended.swept);
         for key in mended.swept {
             self.events.push_back(Event::Swept(key));
         }
         for key in mended.repaired {
             self.note_repair(key, now);
         }
-        for key in &mended.no_copy {
-            self.unknown
-                .insert(key.clone(), "it differs from what global sent and no good copy is left".to_owned());
-            self.events.push_back(Event::Refetched(key.clone()));
+        let mut ask = Vec::new();
+        for key in mended.no_copy {
+            let reason = "it differs from what global sent and no good copy is left";
+            if self.unknown.insert(key.clone(), reason.to_owned()).is_none() {
+                self.events.push_back(Event::Refetched(key.clone()));
+                ask.push(key);
+            }
         }
-        if !mended.no_copy.is_empty() {
-            self.ask_again(&mended.no_copy);
+        // Global has nothing to send for a name that it no longer lists.
+        ask.retain(|key| !self.ledger.kept.contains_key(key));
+        if !ask.is_empty() {
+            self.ask_again(&ask);
+        }
+        if let Some(reason) = mended.failed {
+            self.on_store_trouble(reason, now);
         }
     }
 
@@ -80,7 +85,8 @@ impl ClientSession {
         }
         let Some(stream) = &self.stream else { return false };
         let complete = stream.types.get(&key.ty).is_some_and(|state| state.complete);
-        complete && stream.trust == Trust::Full && !self.unknown.contains_key(key)
+        let apart = stream.types.values().any(|state| state.apart.is_some());
+        complete && !apart && stream.trust == Trust::Full && !self.unknown.contains_key(key)
     }
 
     fn may_repair(&self, key: &Key) -> bool {

@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 use super::{
     Busy, ClientSession, Effect, Event, Facts, Global, Link, Loaded, Pending, Stream, Trust, TypeState, Wish,
 };
-use crate::core::{Key, Position, ResourceType};
+use crate::core::{Key, ResourceType};
 use crate::kds::knobs::Mutation;
 use crate::kds::message::{Nack, Request};
 
@@ -20,6 +20,8 @@ const BACKOFF_KDSYNC: (Duration, Duration) = (Duration::from_millis(200), Durati
 const BACKOFF_STOCK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// A stock global is asked again for a drifted name by reopening the stream, at most this often (KDS-7).
 const REOPEN: Duration = Duration::from_secs(60);
+/// With more names to ask for than this the whole set is fetched; a global takes 10,000 on one stream.
+const MOST_NAMED: usize = 5_000;
 
 impl ClientSession {
     /// The stream is open; `global` is who announced itself at the other end.
@@ -31,7 +33,8 @@ impl ClientSession {
             Global::Kdsync => Trust::Full,
             Global::Stock => Trust::Pending(now + self.config.cluster_id),
         };
-        self.stream = Some(Stream { global, trust, cluster_id: None, types: [].into() });
+        let types = [].into();
+        self.stream = Some(Stream { global, opened: now, skipped: false, trust, cluster_id: None, types });
         self.events.push_back(Event::Connected(global));
         match global {
             Global::Kdsync => self.open_secrets(now),
@@ -41,10 +44,18 @@ impl ClientSession {
 
     /// The stream or the attempt to open it ended. `retry_after` is the least pause the peer asked for.
     pub fn on_disconnected(&mut self, reason: &str, retry_after: Option<Duration>, now: Instant) {
-        if let Some(stream) = self.stream.take()
-            && self.knobs.broken(Mutation::CompleteSurvivesReconnect)
-        {
-            self.survivors = stream.types.iter().filter(|(_, s)| s.complete).map(|(ty, _)| *ty).collect();
+        let (least, most) = match self.last_global {
+            Global::Kdsync => BACKOFF_KDSYNC,
+            Global::Stock => BACKOFF_STOCK,
+        };
+        if let Some(stream) = self.stream.take() {
+            if now.saturating_duration_since(stream.opened) >= most {
+                self.attempt = 0;
+            }
+            if self.knobs.broken(Mutation::CompleteSurvivesReconnect) {
+                let complete = stream.types.iter().filter(|(_, state)| state.complete);
+                self.survivors = complete.map(|(ty, _)| *ty).collect();
+            }
         }
         if self.knobs.broken(Mutation::ClearOnDisconnect) {
             self.ledger = crate::core::ledger::Ledger::default();
@@ -58,11 +69,7 @@ impl ClientSession {
         if let Some(mend) = &mut self.mend {
             mend.sweep.clear();
         }
-        let (least, most) = match self.last_global {
-            Global::Kdsync => BACKOFF_KDSYNC,
-            Global::Stock => BACKOFF_STOCK,
-        };
-        let ceiling = least.saturating_mul(1 << self.attempt.min(16)).clamp(least, most);
+        let ceiling = least.saturating_mul(2 << self.attempt.min(16)).clamp(least, most);
         let jitter = ceiling.saturating_sub(least).mul_f64(self.rng.f64());
         let retry_in = (least + jitter).max(retry_after.unwrap_or_default());
         self.attempt = self.attempt.saturating_add(1);
@@ -104,7 +111,8 @@ impl ClientSession {
             self.busy = Some(Busy::Applying);
             let (ty, reached, source) = (apply.ty, apply.reached, apply.source.clone());
             let refused = apply.refused.clone();
-            self.facts = Some(Facts { ty, reached, source, keep: apply.keep.clone(), refused });
+            let (keep, completes) = (apply.keep.clone(), apply.completes);
+            self.facts = Some(Facts { ty, reached, source, keep, refused, completes });
             return Some(Effect::Apply(apply));
         }
         if self.wish != Wish::Nothing && self.wish_not_before.is_none_or(|at| at <= now) {
@@ -126,14 +134,16 @@ impl ClientSession {
             (Loaded::Yes, Link::Waiting { until }) if self.knows_ledger() => at.push(until),
             _ => {}
         }
-        at.extend(self.wish_not_before);
+        // While the store is busy, or the ledger is not known, nothing is listed whatever the time is.
+        let may_list = self.busy.is_none() && self.loaded == Loaded::Yes && self.wish != Wish::Nothing;
+        at.extend(self.wish_not_before.filter(|_| may_list));
         at.extend(self.repairs.values().filter_map(|repairs| repairs.until));
         if let Some(stream) = &self.stream {
             if let Trust::Pending(until) = stream.trust {
                 at.push(until);
             }
-            let waiting = stream.types.values().filter(|state| !state.answered);
-            at.extend(waiting.filter_map(|state| Some(state.asked_at? + self.config.first_answer)));
+            let waiting = stream.types.iter().filter(|(ty, state)| ty.is_secret() && !state.answered);
+            at.extend(waiting.filter_map(|(_, state)| Some(state.asked_at? + self.config.first_answer)));
             if self.reopen {
                 at.extend(self.reopened.map(|last| last + REOPEN));
             }
@@ -195,20 +205,7 @@ impl ClientSession {
         }
     }
 
-    /// The position to state (KDS-4), if what is held is what it stands for.
-    fn stated(&mut self, ty: ResourceType) -> Option<Position> {
-        let position = self.ledger.positions.get(&ty).copied()?;
-        let is_open = |key: &Key| key.ty == ty && self.ledger.get(key).is_none();
-        if self.unknown.keys().any(is_open) || self.ledger.listed(ty) == (position.count, position.digest) {
-            return Some(position);
-        }
-        self.ledger.positions.remove(&ty);
-        self.events.push_back(Event::DigestMismatch(ty));
-        None
-    }
-
     fn open_type(&mut self, ty: ResourceType, now: Instant) {
-        let stated = self.stated(ty);
         let Some(stream) = &mut self.stream else { return };
         let complete = self.survivors.contains(&ty);
         let state = TypeState { asked_at: Some(now), complete, ..TypeState::default() };
@@ -219,14 +216,22 @@ impl ClientSession {
             node: self.config.node.clone(),
             ..Request::default()
         };
-        let exceptions = self.unknown.keys().filter(|key| key.ty == ty);
+        let exceptions: Vec<&Key> = self.unknown.keys().filter(|key| key.ty == ty).collect();
         match stream.global {
             Global::Kdsync => {
-                request.position = stated;
-                request.subscribe.extend(exceptions.map(|key| SmolStr::from(key.wire_name())));
+                if exceptions.len() > MOST_NAMED {
+                    self.ledger.positions.remove(&ty);
+                }
+                request.position = self.ledger.positions.get(&ty).copied();
+                // Without a position everything comes anyway.
+                let named = exceptions.iter().filter(|_| request.position.is_some());
+                request.subscribe.extend(named.map(|key| SmolStr::from(key.wire_name())));
             }
             Global::Stock => {
-                let held = self.ledger.of_type(ty).filter(|(key, _)| !self.unknown.contains_key(*key));
+                // What is kept stays until a person decides: it is not offered for judgement again.
+                let is_kept = |key: &Key| self.ledger.kept.contains_key(key);
+                let held = self.ledger.of_type(ty);
+                let held = held.filter(|(key, _)| !self.unknown.contains_key(*key) && !is_kept(key));
                 request.versions =
                     held.map(|(key, entry)| (key.wire_name().into(), entry.received.clone())).collect();
             }
@@ -244,7 +249,7 @@ impl ClientSession {
         for ty in ResourceType::SECRETS {
             let names: Vec<SmolStr> =
                 keys.iter().filter(|key| key.ty == ty).map(|key| key.wire_name().into()).collect();
-            if !names.is_empty() && stream.types.get(&ty).is_some_and(|state| state.answered) {
+            if !names.is_empty() && stream.types.contains_key(&ty) {
                 self.requests.push_back(Request {
                     type_url: SmolStr::new_static(ty.as_str()),
                     subscribe: names,

@@ -6,7 +6,9 @@
 
 mod answer;
 mod audit;
+mod kdsync;
 mod life;
+mod stock;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -125,6 +127,9 @@ pub struct Apply {
     pub source: Option<Source>,
     /// Only names that have no row: nothing may be overwritten.
     pub only_new: bool,
+    /// With this commit the zone has completed a sync of the type for the first time ever, from a stock
+    /// global, whose answers have no position.
+    pub completes: bool,
 }
 
 /// What an [`Apply`] did, durably.
@@ -147,6 +152,8 @@ pub struct Mended {
     pub repaired: Vec<Key>,
     /// Drifted names without a good copy: to be fetched again.
     pub no_copy: Vec<Key>,
+    /// Why the rest could not be done, if so.
+    pub failed: Option<String>,
 }
 
 /// What happened, for logs, metrics, events and the link.
@@ -251,6 +258,9 @@ struct TypeState {
 #[derive(Debug)]
 struct Stream {
     global: Global,
+    opened: Instant,
+    /// An answer was passed over, because the history of another type is not this zone's.
+    skipped: bool,
     trust: Trust,
     cluster_id: Option<SmolStr>,
     types: BTreeMap<ResourceType, TypeState>,
@@ -275,6 +285,7 @@ struct Facts {
     source: Option<Source>,
     keep: Vec<(Key, String)>,
     refused: Vec<Rejection>,
+    completes: bool,
 }
 
 /// Where the connection stands.

@@ -10,7 +10,7 @@ use crate::core::identity::judge;
 use crate::core::served::Audience;
 use crate::core::{Continuity, Key, Position};
 use crate::kds::knobs::{Knobs, Mutation};
-use crate::kds::message::{Nack, Request};
+use crate::kds::message::{Answer, Nack, Request};
 use crate::kds::plan::{Part, Transmit};
 use crate::kds::snapshot::TypeSnapshot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -165,6 +165,8 @@ impl ServerSession {
         let revision = sent.plan.position.revision;
         match nack {
             Some(nack) => self.events.push_back(Event::Nacked { nack }),
+            // A zone that was told that it stands apart took nothing.
+            None if matches!(sent.plan.answer, Answer::Behind | Answer::Foreign) => {}
             None => {
                 let complete = last && revision == self.snapshot.position.revision;
                 self.events.push_back(Event::Acked { revision, complete });

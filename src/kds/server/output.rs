@@ -31,8 +31,12 @@ impl ServerSession {
             self.events.push_back(Event::Oversize(key.clone()));
         }
         if plan.parts.is_empty() {
-            // Nothing of it is for this zone, or it is too large for it.
-            self.unknown.clear();
+            // Nothing of it is for this zone, or it is too large for it. What is held back after a NACK
+            // stays due.
+            let done: Vec<Key> = self.due(now).cloned().collect();
+            for key in &done {
+                self.unknown.remove(key);
+            }
             self.held = Held::At(plan.position.revision);
             return Ok(None);
         }
@@ -197,7 +201,7 @@ impl ServerSession {
 
     /// Tells when the set comes near the limit of a stock zone, each time a level is crossed.
     fn measure(&mut self, size: Option<usize>, limit: usize) {
-        let bytes = size.unwrap_or(self.snapshot.bytes);
+        let bytes = size.unwrap_or_else(|| self.snapshot.whole_size(self.audience()));
         let level = u8::from(bytes * 5 >= limit * 4) + u8::from(bytes > limit);
         if level != self.size_level {
             self.size_level = level;
