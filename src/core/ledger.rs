@@ -93,9 +93,13 @@ impl Ledger {
     /// True if every type was in sync once: what is held is usable without a global.
     #[must_use]
     pub fn was_complete(&self) -> bool {
-        ResourceType::SECRETS
-            .iter()
-            .all(|ty| self.positions.contains_key(ty) || self.completed.contains(ty))
+        ResourceType::SECRETS.iter().all(|ty| self.positions.contains_key(ty) || self.completed.contains(ty))
+    }
+
+    /// The newest revision of what is held of a type; 0 if nothing is, or all is a stock global's.
+    #[must_use]
+    pub fn newest(&self, ty: ResourceType) -> Revision {
+        self.of_type(ty).map(|(_, entry)| entry.revision).max().unwrap_or_default()
     }
 
     /// How many names of a type are held from global.

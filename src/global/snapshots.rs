@@ -4,7 +4,7 @@
 //! digest that the store recorded. Never does: serve a set that is not the one that was committed;
 //! then the last good snapshot stays.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -232,12 +232,9 @@ fn assemble(mut served: Served, base: &Snapshot, mut unusable: BTreeMap<Key, Str
 }
 
 /// What each row provides, by served key, and the keys of all rows.
-fn provide(
-    rows: &[Row],
-    unusable: &mut BTreeMap<Key, String>,
-) -> (HashMap<Key, Entry>, std::collections::HashSet<Key>) {
+fn provide(rows: &[Row], unusable: &mut BTreeMap<Key, String>) -> (HashMap<Key, Entry>, HashSet<Key>) {
     let mut entries = HashMap::with_capacity(rows.len());
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for row in rows {
         let stored = &row.resource.key;
         let is_mapped = served_key(stored) != *stored;
@@ -283,13 +280,17 @@ fn step(
     }
     let mut change = Change::default();
     let is_new = |revision: Revision| shape == Shape::Full || revision > before.position.revision;
+    let mut taken = HashSet::new();
     let mine = served.changes.iter().filter(|change| change.ty == ty && is_new(change.revision));
     for commit in mine {
         if shape == Shape::Delta {
             for key in &commit.keys {
                 match entries.remove(key) {
-                    Some(entry) => change.upserts.push(entry),
-                    None if change.upserts.iter().any(|entry| entry.key == *key) => {}
+                    Some(entry) => {
+                        taken.insert(key.clone());
+                        change.upserts.push(entry);
+                    }
+                    None if taken.contains(key) => {}
                     None => change.removed.push(key.clone()),
                 }
             }

@@ -38,6 +38,14 @@ pub enum Mutation {
     NoRepair,
     /// The guard lets everything pass.
     NoGuard,
+    /// KDS-3: after a failed commit the ledger is not read again, although the commit may be there.
+    TrustAfterFailure,
+    /// KDS-4: an answer is taken while it is not known what the store holds.
+    StaleLedger,
+    /// KDS-9: what was refused is not known any more when the stream was lost meanwhile.
+    ForgetRefusals,
+    /// KDS-8: a whole answer between kdsync ends carries no tombstones.
+    WholeWithoutTombstones,
 }
 
 /// The switches of one session. In a product build it is empty and every rule holds.

@@ -226,7 +226,8 @@ impl Syncer {
         let copies = self.store.records(&records::quarantine_prefix(key)).await?;
         let newest = copies.last().and_then(|(name, data)| records::read_copy(name, data).ok());
         if newest.is_none_or(|newest| newest.version != found.head.version) {
-            let copy = records::copy(found.head.version, &found.resource.labels, data, reason, draft.batch.at);
+            let copy =
+                records::copy(found.head.version, &found.resource.labels, data, reason, draft.batch.at);
             draft.record(records::quarantine_name(key, found.head.revision), Some(copy));
         }
         draft.quarantined.push((key.clone(), reason));

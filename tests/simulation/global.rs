@@ -118,8 +118,6 @@ impl Branch {
     pub(super) fn contains(&self, ty: ResourceType, position: &Position) -> bool {
         let set = self.past.get(&(ty, position.revision));
         position.identity == self.identity
-            && set.is_some_and(|set| {
-                set.len() as u64 == position.count && Digest::of(set) == position.digest
-            })
+            && set.is_some_and(|set| set.len() as u64 == position.count && Digest::of(set) == position.digest)
     }
 }

@@ -37,7 +37,14 @@ pub(super) struct KumaZone {
 
 impl KumaZone {
     pub(super) fn new(version: Kuma, max_message: Option<usize>) -> Self {
-        Self { version, rows: BTreeMap::new(), refused: BTreeSet::new(), initial: BTreeSet::new(), max_message, held: BTreeSet::new() }
+        Self {
+            version,
+            rows: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            initial: BTreeSet::new(),
+            max_message,
+            held: BTreeSet::new(),
+        }
     }
 
     /// A new stream: one subscription per type, all at once.
@@ -98,9 +105,8 @@ impl KumaZone {
     }
 
     fn refusals(&self, response: &Response) -> BTreeSet<Key> {
-        let taken = |key: &Key| {
-            self.version == Kuma::V2_14 && self.rows.get(key).is_some_and(|row| row.local)
-        };
+        let taken =
+            |key: &Key| self.version == Kuma::V2_14 && self.rows.get(key).is_some_and(|row| row.local);
         let keys = response.resources.iter().map(|resource| &resource.key);
         keys.filter(|key| self.refused.contains(*key) || taken(key)).cloned().collect()
     }

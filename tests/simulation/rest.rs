@@ -69,7 +69,7 @@ impl World {
         let queued = self.peers[at].stream.as_ref().map(|s| (!s.up.is_empty(), !s.down.is_empty()));
         if let Some((up, down)) = queued {
             if up {
-                self.deliver_up(at)?;
+                self.deliver_up(at);
             }
             let before = self.peers[at].stream.as_ref().map_or(0, |s| s.down.len());
             if down {

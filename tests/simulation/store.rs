@@ -204,8 +204,7 @@ impl Inner {
                 copy.is_some_and(|copy| copy.version == row.head.version)
             };
             let of_key = self.records.range(prefix.clone()..);
-            let copied =
-                in_batch || of_key.take_while(|(name, _)| name.starts_with(&prefix)).any(is_copy);
+            let copied = in_batch || of_key.take_while(|(name, _)| name.starts_with(&prefix)).any(is_copy);
             if row.local && !copied {
                 self.violation = Some(format!("{key}: a value that only the zone knew was destroyed"));
             }

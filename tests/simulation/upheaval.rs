@@ -27,7 +27,8 @@ impl World {
             }
             changes.push((key, (!deletes).then_some(resource)));
         }
-        let line = format!("global writes {:?}", changes.iter().map(|(k, r)| (k, r.is_some())).collect::<Vec<_>>());
+        let line =
+            format!("global writes {:?}", changes.iter().map(|(k, r)| (k, r.is_some())).collect::<Vec<_>>());
         let numbers: Vec<u64> = changes.iter().map(|_| self.number()).collect();
         match &mut self.side {
             Side::Ours(ours) => {
@@ -78,6 +79,7 @@ impl World {
                 1 => swap_back(ours),
                 2 if ours.away.is_none() && self.rng.u8(..3) == 0 => {
                     ours.branch = ours.backup.clone();
+                    self.restored = true;
                     true
                 }
                 3 if ours.away.is_none() => {

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::Step;
 use super::kuma_global::value_of;
 use super::kuma_zone::{Kuma, KumaZone};
 use super::peer::{End, audience};
 use super::world::{Ours, Side, World, internal};
 use super::zone::Zone;
-use super::Step;
 use crate::core::resource::version_of;
 use crate::core::{Key, Labels, ResourceType, Version};
 use crate::kds::plan::{Cut, Part};
@@ -19,7 +19,7 @@ impl World {
     pub(super) fn judge_end(&self) -> Step {
         for peer in &self.peers {
             match (&peer.end, &self.side) {
-                (End::Zone(zone), Side::Ours(ours)) => follows(zone, ours)?,
+                (End::Zone(zone), Side::Ours(ours)) => follows(zone, ours, self.restored)?,
                 (End::Zone(zone), Side::Kuma(_)) => self.follows_kuma(zone)?,
                 (End::Kuma(zone), Side::Ours(ours)) => stock_follows(zone, ours)?,
                 (End::Kuma(_), Side::Kuma(_)) => {}
@@ -38,9 +38,13 @@ impl World {
                 (key.clone(), version_of(key, &Labels::new(), data.expose()))
             })
             .collect();
-        if zone.session.ledger().source.as_ref().is_some_and(|source| {
-            !matches!(source, crate::core::ledger::Source::Stock(id) if id == "one")
-        }) {
+        if zone
+            .session
+            .ledger()
+            .source
+            .as_ref()
+            .is_some_and(|source| !matches!(source, crate::core::ledger::Source::Stock(id) if id == "one"))
+        {
             // Its first contact was with another global, which it follows until a person decides.
             return Ok(());
         }
@@ -68,8 +72,7 @@ fn same(zone: &Zone, ty: ResourceType, served: &BTreeMap<Key, Version>) -> Step 
             return Err(format!("{key}: {why} and still there at the end"));
         }
     }
-    let unknown =
-        zone.session.unknown().keys().filter(|key| key.ty == ty && !ledger.kept.contains_key(*key));
+    let unknown = zone.session.unknown().keys().filter(|key| key.ty == ty && !ledger.kept.contains_key(*key));
     let unknown: Vec<_> = unknown.filter(|key| **key != internal()).collect();
     if !unknown.is_empty() {
         return Err(format!("{unknown:?} still unknown at the end"));
@@ -80,15 +83,24 @@ fn same(zone: &Zone, ty: ResourceType, served: &BTreeMap<Key, Version>) -> Step 
     Ok(())
 }
 
-fn follows(zone: &Zone, ours: &Ours) -> Step {
-    if zone.session.ledger().source.as_ref().is_some_and(|source| {
-        *source != crate::core::ledger::Source::Kdsync(ours.branch.identity)
-    }) {
+fn follows(zone: &Zone, ours: &Ours, restored: bool) -> Step {
+    if zone
+        .session
+        .ledger()
+        .source
+        .as_ref()
+        .is_some_and(|source| *source != crate::core::ledger::Source::Kdsync(ours.branch.identity))
+    {
         // Its first contact was with the wrong store, which it follows until a person decides.
         return Ok(());
     }
     // Apart in one type, it takes nothing of the other.
-    let apart = ResourceType::SECRETS.iter().any(|ty| zone.session.progress(*ty).apart.is_some());
+    let ledger = zone.session.ledger();
+    let apart = ResourceType::SECRETS.iter().any(|ty| {
+        // Ahead of a restored backup, it waits.
+        let ahead = restored && ledger.newest(*ty) > ours.branch.position(*ty).revision;
+        zone.session.progress(*ty).apart.is_some() || ahead
+    });
     for ty in ResourceType::SECRETS {
         let position = zone.session.ledger().positions.get(&ty);
         if apart {
@@ -99,6 +111,10 @@ fn follows(zone: &Zone, ours: &Ours) -> Step {
             continue;
         }
         same(zone, ty, ours.branch.served(ty))?;
+        let kept = zone.session.ledger().kept.keys().filter(|key| key.ty == ty);
+        if let Some(key) = kept.into_iter().find(|key| ours.branch.types[&ty].tombstones.contains_key(*key)) {
+            return Err(format!("{key}: kept, although there is a tombstone"));
+        }
         if position != Some(&ours.branch.position(ty)) && ours.branch.position(ty).revision.0 > 0 {
             return Err(format!("{ty}: not at the present position at the end"));
         }
@@ -123,9 +139,10 @@ fn stock_follows(zone: &KumaZone, ours: &Ours) -> Step {
                 return Err(format!("{key}: missing or old in a stock zone at the end"));
             }
         }
-        let extra = zone.rows.iter().find(|(key, row)| {
-            key.ty == ty && !row.local && !ours.branch.served(ty).contains_key(*key)
-        });
+        let extra = zone
+            .rows
+            .iter()
+            .find(|(key, row)| key.ty == ty && !row.local && !ours.branch.served(ty).contains_key(*key));
         if let Some((key, _)) = extra {
             return Err(format!("{key}: deleted at global and still in a stock zone at the end"));
         }

@@ -44,6 +44,8 @@ pub(super) struct World {
     page: usize,
     /// Somebody in a zone keeps writing one secret.
     stubborn: bool,
+    /// Somebody restored a backup of global.
+    pub(super) restored: bool,
     numbers: u64,
     pub(super) stable: BTreeSet<Key>,
     pub(super) chaos: Vec<Key>,
@@ -100,6 +102,7 @@ impl World {
             peers: Vec::new(),
             page,
             stubborn,
+            restored: false,
             numbers: 0,
             stable,
             chaos,
@@ -141,7 +144,13 @@ impl World {
                     zone.rows.insert(Key::secret("default", "d"), row);
                 }
                 let admitted = self.rng.bool();
-                self.peers.push(Peer { end: End::Kuma(zone), stream: None, dialing: true, admitted, suspended: false });
+                self.peers.push(Peer {
+                    end: End::Kuma(zone),
+                    stream: None,
+                    dialing: true,
+                    admitted,
+                    suspended: false,
+                });
             }
         }
     }
@@ -158,7 +167,13 @@ impl World {
         }
         let seed = self.rng.u64(..);
         let zone = Zone::new(store, self.stable.clone(), seed, self.profile, mutation, self.now);
-        Peer { end: End::Zone(Box::new(zone)), stream: None, dialing: false, admitted: true, suspended: false }
+        Peer {
+            end: End::Zone(Box::new(zone)),
+            stream: None,
+            dialing: false,
+            admitted: true,
+            suspended: false,
+        }
     }
 
     pub(super) fn into_stats(mut self) -> (Stats, Option<Vec<String>>) {
@@ -202,7 +217,7 @@ impl World {
             self.tamper(peer);
         }
         match self.rng.u32(..1000) {
-            0..250 => self.deliver_up(peer)?,
+            0..250 => self.deliver_up(peer),
             250..500 => self.deliver_down(peer)?,
             500..680 => self.step_work(peer)?,
             680..740 => self.dial(peer),
@@ -237,8 +252,8 @@ impl World {
         }
     }
 
-    pub(super) fn deliver_up(&mut self, at: usize) -> Step {
-        let Some(replica) = self.peers[at].stream.as_ref().map(|stream| stream.replica) else { return Ok(()) };
+    pub(super) fn deliver_up(&mut self, at: usize) {
+        let Some(replica) = self.peers[at].stream.as_ref().map(|stream| stream.replica) else { return };
         let sets = self.sets(replica);
         let (page, knobs, now) = (self.page, self.server_knobs, self.now);
         let global = match &self.side {
@@ -248,7 +263,6 @@ impl World {
         if let Err(reason) = self.peers[at].deliver_up(&sets, page, knobs, global, now) {
             self.lose(at, &reason);
         }
-        Ok(())
     }
 
     pub(super) fn deliver_down(&mut self, at: usize) -> Step {
@@ -373,7 +387,8 @@ impl World {
     pub(super) fn pump_zone(&mut self, at: usize, peace: bool) -> Step {
         let now = self.now;
         let luck = self.rng.u8(..20);
-        let Self { peers, stats, story, side, began, .. } = self;
+        let Self { peers, stats, story, side, began, restored, .. } = self;
+        let mismatches = stats.mismatches;
         let Peer { end, stream, dialing, .. } = &mut peers[at];
         let End::Zone(zone) = end else { return Ok(()) };
         match luck {
@@ -421,7 +436,13 @@ impl World {
                 }
             }
         }
+        if zone.session.poll_timeout().is_some_and(|at| at <= now) {
+            return Err("a zone at rest asks to be called again at once".to_owned());
+        }
         zone.drain_events(stats, &mut log);
+        if stats.mismatches > mismatches && !*restored {
+            return Err("what is held is not what was announced, and no backup was restored".to_owned());
+        }
         zone.judge_rows()
     }
 

@@ -273,7 +273,7 @@ impl Zone {
             (None, Some(_)) => true,
             _ => false,
         };
-        if !same && !(apply.only_new && apply.remove.is_empty()) {
+        if !same && (!apply.only_new || !apply.remove.is_empty()) {
             return Err("an unknown global deletes or overwrites".to_owned());
         }
         let first = !self.told.complete.contains(&apply.ty);
@@ -330,14 +330,14 @@ impl Zone {
         self.told.only_new |= is_stock && self.told.cluster_id.is_none();
         let refused: BTreeSet<&Key> =
             request.nack.iter().flat_map(|nack| nack.rejected.iter().map(|r| &r.key)).collect();
-        let excused = |key: &Key| {
-            refused.contains(key) || (is_stock && self.session.unknown().contains_key(key))
-        };
+        let excused =
+            |key: &Key| refused.contains(key) || (is_stock && self.session.unknown().contains_key(key));
         let told_off = answer.header.is_some_and(|h| matches!(h.answer, Answer::Behind | Answer::Foreign));
         if ty.is_secret() && !told_off && !self.told.only_new {
             for (key, version) in answer.resources.iter().filter(|(key, _)| !excused(key)) {
                 let name = records::ledger_name(key);
-                let entry = self.store.record_now(&name).map(|data| records::read_entry(&name, &data).unwrap());
+                let entry =
+                    self.store.record_now(&name).map(|data| records::read_entry(&name, &data).unwrap());
                 if entry.is_none_or(|(entry, _)| entry.received != *version) {
                     return Err(format!("{key}: acknowledged, but not durable (KDS-3)"));
                 }

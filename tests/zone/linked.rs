@@ -15,7 +15,8 @@ async fn what_happens_is_reported_with_its_name() {
     let telemetry = kdsync::telemetry::Telemetry::default();
     let cancel = tokio_util::sync::CancellationToken::new();
     let mut tasks = kdsync::supervisor::Tasks::new(cancel.clone());
-    let global = kdsync::global::Global::start(Default::default(), store, &telemetry, &mut tasks);
+    let global =
+        kdsync::global::Global::start(kdsync::global::Config::default(), store, &telemetry, &mut tasks);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let directory = global.directory();

@@ -1,5 +1,7 @@
 //! The zone component against a scripted global over real gRPC.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod guard;
 mod kuma_global;
 mod linked;

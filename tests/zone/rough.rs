@@ -128,9 +128,10 @@ async fn raw(bytes: &[u8], status: Option<&'static str>) -> (String, JoinSet<()>
                 let bytes = bytes.clone();
                 async move {
                     let health = request.uri().path().ends_with("HealthCheck");
-                    let answer = match health {
-                        true => body(vec![Bytes::from_static(&[0; 5])], Some("0")),
-                        false => body(vec![(*bytes).clone()], status),
+                    let answer = if health {
+                        body(vec![Bytes::from_static(&[0; 5])], Some("0"))
+                    } else {
+                        body(vec![(*bytes).clone()], status)
                     };
                     let answer =
                         http::Response::builder().header("content-type", "application/grpc").body(answer);

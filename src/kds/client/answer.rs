@@ -60,7 +60,9 @@ impl ClientSession {
                 // The commit may be there or not. A stream that was opened meanwhile stated a position
                 // that may be wrong; it ends, too.
                 self.mend = None;
-                self.loaded = Loaded::Not(now);
+                if !self.knobs.broken(Mutation::TrustAfterFailure) {
+                    self.loaded = Loaded::Not(now);
+                }
                 if self.stream.is_some() {
                     self.end(format!("the zone's store failed: {reason}"));
                 }
@@ -122,7 +124,8 @@ impl ClientSession {
         }
         // Known even if the stream is gone: the position that was reached counts on it.
         for Rejection { key, reason } in facts.refused.into_iter().chain(applied.rejected.iter().cloned()) {
-            if !self.knobs.broken(Mutation::RejectedIsSwept) {
+            let forget = [Mutation::RejectedIsSwept, Mutation::ForgetRefusals];
+            if !forget.iter().any(|rule| self.knobs.broken(*rule)) {
                 self.unknown.insert(key, reason);
             }
         }
@@ -222,7 +225,12 @@ impl ClientSession {
     }
 
     /// What to write and remove, and which refusals to note or to forget with it.
-    pub(super) fn apply(&self, upserts: Vec<Upsert>, remove: Vec<Key>, refused: &[(Rejection, SmolStr)]) -> Apply {
+    pub(super) fn apply(
+        &self,
+        upserts: Vec<Upsert>,
+        remove: Vec<Key>,
+        refused: &[(Rejection, SmolStr)],
+    ) -> Apply {
         let held = |key: &Key| self.ledger.get(key).map(|entry| entry.content);
         let written = upserts.iter().map(|upsert| &upsert.received.key);
         let settled = written.chain(&remove).filter(|key| self.unknown.contains_key(*key));

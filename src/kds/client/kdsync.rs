@@ -40,6 +40,13 @@ impl ClientSession {
         if !any_history && self.passes_over(ty) {
             return;
         }
+        if header.page == 1 && !any_history && self.ledger.newest(ty) > header.position.revision {
+            // Pages of a newer answer were applied before the stream was lost; this replica does not have
+            // it yet.
+            self.apart(ty, Continuity::Behind, &header.position);
+            self.end("this global is behind what this zone holds; trying again".to_owned());
+            return;
+        }
         if let Err(reason) = self.follow_pages(ty, &header, known.as_ref()) {
             self.end(reason);
             return;
@@ -113,6 +120,9 @@ impl ClientSession {
         let (upserts, refused) =
             self.sort_out(response.resources, response.unreadable, header.position.revision);
         let mut remove = if last { response.removed } else { Vec::new() };
+        if whole && self.knobs.broken(Mutation::WholeWithoutTombstones) {
+            remove.clear();
+        }
         let listed: BTreeSet<&Key> = upserts.iter().map(|upsert| &upsert.received.key).collect();
         remove.retain(|key| self.ledger.get(key).is_some() || self.unknown.contains_key(key));
         remove.retain(|key| !listed.contains(key));

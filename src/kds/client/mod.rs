@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use smol_str::SmolStr;
 
-use super::knobs::Knobs;
+use super::knobs::{Knobs, Mutation};
 use super::message::{Node, Received, Rejection, Request};
 use crate::core::guard::Guard;
 use crate::core::ledger::{Entry, Ledger, Source};
@@ -466,6 +466,7 @@ impl ClientSession {
 
     /// False while it is not known what the store holds: a commit is under way, or failed.
     fn knows_ledger(&self) -> bool {
-        self.facts.is_none() && self.loaded == Loaded::Yes
+        let known = self.facts.is_none() && self.loaded == Loaded::Yes;
+        known || self.knobs.broken(Mutation::StaleLedger)
     }
 }
