@@ -4,7 +4,7 @@
 //!
 //! The modules, from the inside out. `core` and `kds` are pure: no I/O, no clock, no randomness. The
 //! others are drivers that turn I/O into their events and their effects into I/O. Who may import whom
-//! is written in `ARCHITECTURE.md` and checked by `tests/tidy.rs`.
+//! is written in `ARCHITECTURE.md` and checked by `tests/tidy/`.
 
 pub mod core;
 pub mod kds;

@@ -2,7 +2,7 @@
 //!
 //! Decides: nothing. Never does: print, serialize or hash a value for display. There is no
 //! `Display`, no `Serialize`, and `Debug` says `[redacted]`. [`SecretData::expose`] is the one way
-//! in; `tests/tidy.rs` lists the files that may call it (SEC-1).
+//! in; `tests/tidy/` lists the files that may call it (SEC-1).
 
 use std::fmt;
 use std::sync::Arc;

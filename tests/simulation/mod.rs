@@ -43,33 +43,52 @@ enum Profile {
     Bare,
 }
 
-/// How often things happened, so that a simulation in which nothing happens is noticed.
-#[derive(Clone, Debug, Default)]
-struct Stats {
-    swept: u64,
-    quarantined: u64,
-    repaired: u64,
-    contended: u64,
-    refetched: u64,
-    rejected: u64,
-    accepted: u64,
-    kept: u64,
-    apart: u64,
-    no_cluster_id: u64,
-    store_failures: u64,
-    mismatches: u64,
-    disconnects: u64,
-    crashes: u64,
-    nacked: u64,
-    withheld: u64,
-    stale: u64,
-    whole: u64,
-    pruned: u64,
-    since: u64,
-    equal: u64,
-    behind: u64,
-    foreign: u64,
-    later_pages: u64,
+/// Counters by name.
+macro_rules! counters {
+    ($($name:ident: $words:literal),+ $(,)?) => {
+        /// How often things happened, so that a simulation in which nothing happens is noticed.
+        #[derive(Clone, Debug, Default)]
+        struct Stats {
+            $($name: u64,)+
+        }
+
+        impl Stats {
+            fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$(($words, self.$name)),+]
+            }
+
+            fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+            }
+        }
+    };
+}
+
+counters! {
+    swept: "swept",
+    quarantined: "quarantined",
+    repaired: "repaired",
+    contended: "contended",
+    refetched: "refetched",
+    rejected: "rejected",
+    accepted: "accepted",
+    kept: "kept",
+    apart: "apart",
+    no_cluster_id: "no cluster id",
+    store_failures: "store failures",
+    mismatches: "digest mismatches",
+    disconnects: "disconnects",
+    crashes: "crashes",
+    nacked: "nacked",
+    withheld: "withheld",
+    stale: "stale nonces",
+    whole: "whole answers",
+    pruned: "pruned answers",
+    since: "answers since",
+    equal: "equal answers",
+    behind: "behind answers",
+    foreign: "foreign answers",
+    later_pages: "later pages",
 }
 
 impl Stats {
@@ -82,93 +101,6 @@ impl Stats {
             Answer::Equal => self.equal += 1,
             Answer::Behind => self.behind += 1,
             Answer::Foreign => self.foreign += 1,
-        }
-    }
-
-    fn named(&self) -> [(&'static str, u64); 24] {
-        [
-            ("swept", self.swept),
-            ("quarantined", self.quarantined),
-            ("repaired", self.repaired),
-            ("contended", self.contended),
-            ("refetched", self.refetched),
-            ("rejected", self.rejected),
-            ("accepted", self.accepted),
-            ("kept", self.kept),
-            ("apart", self.apart),
-            ("no cluster id", self.no_cluster_id),
-            ("store failures", self.store_failures),
-            ("digest mismatches", self.mismatches),
-            ("disconnects", self.disconnects),
-            ("crashes", self.crashes),
-            ("nacked", self.nacked),
-            ("withheld", self.withheld),
-            ("stale nonces", self.stale),
-            ("whole answers", self.whole),
-            ("pruned answers", self.pruned),
-            ("answers since", self.since),
-            ("equal answers", self.equal),
-            ("behind answers", self.behind),
-            ("foreign answers", self.foreign),
-            ("later pages", self.later_pages),
-        ]
-    }
-
-    fn add(&mut self, other: &Self) {
-        let Self {
-            swept,
-            quarantined,
-            repaired,
-            contended,
-            refetched,
-            rejected,
-            accepted,
-            kept,
-            apart,
-            no_cluster_id,
-            store_failures,
-            mismatches,
-            disconnects,
-            crashes,
-            nacked,
-            withheld,
-            stale,
-            whole,
-            pruned,
-            since,
-            equal,
-            behind,
-            foreign,
-            later_pages,
-        } = self;
-        let mine = [
-            swept,
-            quarantined,
-            repaired,
-            contended,
-            refetched,
-            rejected,
-            accepted,
-            kept,
-            apart,
-            no_cluster_id,
-            store_failures,
-            mismatches,
-            disconnects,
-            crashes,
-            nacked,
-            withheld,
-            stale,
-            whole,
-            pruned,
-            since,
-            equal,
-            behind,
-            foreign,
-            later_pages,
-        ];
-        for (mine, (_, theirs)) in mine.into_iter().zip(other.named()) {
-            *mine += theirs;
         }
     }
 }

@@ -122,7 +122,15 @@ fn examples_are_good_configurations() {
 #[test]
 fn links_of_documents_lead_somewhere() {
     let mut faults = Vec::new();
-    for file in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/development.md", "deploy/README.md"] {
+    for file in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "docs/development.md",
+        "docs/simulation.md",
+        "docs/benchmarks.md",
+        "deploy/README.md",
+    ] {
         let text = read(file);
         let folder = root().join(file).parent().unwrap().to_owned();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
