@@ -12,8 +12,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_well_known_types(true)
         .bytes(".")
         .btree_map(".")
-        // Messages that carry secrets get no Debug from prost; wire.rs writes a redacted one.
-        .skip_debug([".kuma.system.v1alpha1.Secret", ".google.protobuf.Any", ".google.protobuf.BytesValue"])
+        // Messages that carry secrets get no Debug from prost; wire.rs writes a redacted one. Nor do those
+        // with versions, which are hashes of secrets.
+        .skip_debug([
+            ".kuma.system.v1alpha1.Secret",
+            ".google.protobuf.Any",
+            ".google.protobuf.BytesValue",
+            ".envoy.service.discovery.v3.Resource",
+            ".envoy.service.discovery.v3.DeltaDiscoveryRequest",
+            ".envoy.service.discovery.v3.DeltaDiscoveryResponse",
+        ])
         .include_file("pb.rs")
         .compile_fds(descriptors)?;
     Ok(())

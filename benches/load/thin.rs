@@ -41,6 +41,7 @@ use crate::traffic::{Counted, Traffic};
 
 /// As in a real zone.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+const OPENING: Duration = Duration::from_millis(500);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 const MAX_MESSAGE: usize = 10 << 20;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -185,17 +186,19 @@ impl ThinZone {
         let (reports, outbound) = mpsc::channel(1);
         let request = self.request(ReceiverStream::new(outbound))?;
         let mut inbound = ZoneLinkClient::new(channel).link(request).await?.into_inner();
-        let (mut due, mut sequence) = (true, 0);
+        let (mut due, mut sequence) = (false, 0);
+        let mut beat = tokio::time::Instant::now() + OPENING;
         loop {
             tokio::select! { biased;
                 permit = reports.reserve(), if due => {
                     sequence += 1;
                     permit?.send(self.report(sequence));
                     due = false;
+                    beat = tokio::time::Instant::now() + HEARTBEAT;
                 }
                 message = inbound.message() => drop(message?.context("global closed it")?),
                 () = self.news.notified() => due = true,
-                () = tokio::time::sleep(HEARTBEAT) => due = true,
+                () = tokio::time::sleep_until(beat) => due = true,
             }
         }
     }
@@ -256,12 +259,7 @@ impl ThinZone {
         let mut sets = self.sets.lock();
         let first = |(ty, set): (&ResourceType, &mut Set)| {
             set.answered = false;
-            let node = Node {
-                id: self.name.clone(),
-                version: VERSION.to_owned(),
-                instance: self.instance.clone(),
-                max_message: Some(MAX_MESSAGE),
-            };
+            let node = Node { id: self.name.clone(), ..Node::default() };
             wire::encode_request(&Request {
                 type_url: ty.as_str().into(),
                 subscribe: vec!["*".into()],
@@ -295,10 +293,15 @@ impl ThinZone {
         if !header.is_last() {
             return Ok(None);
         }
-        let announced = (header.position.count, header.position.digest);
+        let position = match header.answer {
+            Answer::Equal => set.position.context("equal to what?")?,
+            _ => header.position,
+        };
+        anyhow::ensure!(position.revision == header.position.revision, "an answer of another revision");
+        let announced = (position.count, position.digest);
         let held = (set.versions.len() as u64, set.digest);
         anyhow::ensure!(held == announced, "what is held of {ty} is not what global announced");
-        set.position = Some(header.position);
+        set.position = Some(position);
         set.answered = true;
         let complete = sets.values().all(|set| set.answered);
         let secrets = sets.get(&ResourceType::Secret).and_then(|set| set.position);

@@ -54,6 +54,8 @@ async fn serve(
         return Status::resource_exhausted("too many zones");
     };
     let mut snapshots = shared.snapshots.clone();
+    // The first report tells it.
+    snapshots.mark_unchanged();
     let mut reports = Reports::new(shared.clone(), entry.zone().clone());
     let (mut sequence, mut echoed) = (0, 0);
     let mut due = clock::now();

@@ -4,8 +4,10 @@
 //! protobuf type; `wire.rs` translates.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use smol_str::SmolStr;
 
@@ -42,8 +44,8 @@ pub struct Nack {
     pub rejected: Vec<Rejection>,
 }
 
-/// A zone's request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A zone's request. `Debug` shows no version (SEC-2).
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Request {
     /// The type URL as sent; may name a type that kdsync does not own.
     pub type_url: SmolStr,
@@ -82,7 +84,8 @@ pub enum Answer {
 /// What a kdsync global says of an answer, in `system_version_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Where the zone stands once every page is applied.
+    /// Where the zone stands once every page is applied. Of an [`Answer::Equal`] count and digest do
+    /// not travel: they are what the zone stated.
     pub position: Position,
     /// What the answer is.
     pub answer: Answer,
@@ -100,8 +103,8 @@ impl Header {
     }
 }
 
-/// A resource as it arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A resource as it arrived. `Debug` shows neither value nor version (SEC-1, SEC-2).
+#[derive(Clone, PartialEq, Eq)]
 pub struct Received {
     /// Which.
     pub key: Key,
@@ -130,29 +133,50 @@ pub struct Response {
     pub removed: Vec<Key>,
 }
 
+// === redacted Debug ===
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { type_url, nonce, subscribe, versions, position, nack, node } = self;
+        let stated: Vec<&SmolStr> = versions.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Request")
+            .field("type_url", type_url)
+            .field("nonce", nonce)
+            .field("subscribe", subscribe)
+            .field("stated", &stated)
+            .field("position", position)
+            .field("nack", nack)
+            .field("node", node)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, labels, .. } = self;
+        f.debug_struct("Received").field("key", key).field("labels", labels).finish_non_exhaustive()
+    }
+}
+
 // === impl Position: text form ===
+
+/// The digest of an empty set.
+const NOTHING: &str = "-";
 
 /// The text is not a position or header of a version that this build understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a kdsync position")]
 pub struct BadPosition;
 
-/// `kdsync-1 <store id> <epoch> <revision> <count> <digest>`
+/// `kdsync-1 <store id> <epoch> <revision> <count> <digest>`; id and digest in unpadded base64url, the
+/// digest of nothing as `-`: a zone that reconnects says this for each type.
 #[must_use]
 pub fn position_text(position: &Position) -> String {
-    let mut text = format!(
-        "{} {} {} {} {} ",
-        super::FEATURE,
-        position.identity.id,
-        position.identity.epoch,
-        position.revision,
-        position.count
-    );
-    for byte in position.digest.to_bytes() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let Position { identity, revision, count, digest } = position;
+    let id = URL_SAFE_NO_PAD.encode(identity.id.0.as_bytes());
+    let is_empty = *digest == Digest::default();
+    let digest = if is_empty { NOTHING.to_owned() } else { URL_SAFE_NO_PAD.encode(digest.to_bytes()) };
+    format!("{} {id} {} {revision} {count} {digest}", super::FEATURE, identity.epoch)
 }
 
 /// Reads what [`position_text`] wrote.
@@ -169,11 +193,14 @@ fn take_position<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Positi
     if words.next() != Some(super::FEATURE) {
         return Err(BadPosition);
     }
-    let id = StoreId::from_str(words.next().ok_or(BadPosition)?).map_err(|_| BadPosition)?;
+    let id = StoreId(uuid::Uuid::from_bytes(bytes(words.next())?));
     let epoch = number(words.next())?;
     let revision = Revision(number(words.next())?);
     let count = number(words.next())?;
-    let digest = digest(words.next().ok_or(BadPosition)?)?;
+    let digest = match words.next() {
+        Some(NOTHING) => Digest::default(),
+        word => Digest::from_bytes(bytes(word)?),
+    };
     Ok(Position { identity: StoreIdentity { id, epoch }, revision, count, digest })
 }
 
@@ -181,16 +208,9 @@ fn number(word: Option<&str>) -> Result<u64, BadPosition> {
     word.ok_or(BadPosition)?.parse().map_err(|_| BadPosition)
 }
 
-fn digest(hex: &str) -> Result<Digest, BadPosition> {
-    let mut bytes = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
-        return Err(BadPosition);
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        let pair = hex.get(2 * at..2 * at + 2).ok_or(BadPosition)?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| BadPosition)?;
-    }
-    Ok(Digest::from_bytes(bytes))
+fn bytes<const N: usize>(word: Option<&str>) -> Result<[u8; N], BadPosition> {
+    let bytes = URL_SAFE_NO_PAD.decode(word.ok_or(BadPosition)?).map_err(|_| BadPosition)?;
+    bytes.try_into().map_err(|_| BadPosition)
 }
 
 impl fmt::Display for Answer {
@@ -224,6 +244,11 @@ impl FromStr for Answer {
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { position, answer, page, pages } = self;
+        if *answer == Answer::Equal {
+            let StoreIdentity { id, epoch } = position.identity;
+            let id = URL_SAFE_NO_PAD.encode(id.0.as_bytes());
+            return write!(f, "{} {answer} {id} {epoch} {}", super::FEATURE, position.revision);
+        }
         write!(f, "{} {answer} {page} {pages}", position_text(position))
     }
 }
@@ -232,6 +257,15 @@ impl FromStr for Header {
     type Err = BadPosition;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if let Some(rest) = s.strip_prefix(super::FEATURE).and_then(|rest| rest.strip_prefix(" equal ")) {
+            let mut words = rest.split(' ');
+            let id = StoreId(uuid::Uuid::from_bytes(bytes(words.next())?));
+            let identity = StoreIdentity { id, epoch: number(words.next())? };
+            let revision = Revision(number(words.next())?);
+            let position = Position { revision, ..Position::start(identity) };
+            let header = Self { position, answer: Answer::Equal, page: 1, pages: 1 };
+            return words.next().is_none().then_some(header).ok_or(BadPosition);
+        }
         let mut words = s.split(' ');
         let position = take_position(&mut words)?;
         let answer = words.next().ok_or(BadPosition)?.parse()?;
@@ -254,19 +288,22 @@ mod tests {
         let identity = StoreIdentity { id: StoreId(uuid::Uuid::from_u128(7)), epoch: 3 };
         let digest = Digest::of([(&Key::secret("m", "a"), &Version([9; 32]))]);
         let position = Position { identity, revision: Revision(12), count: 1, digest };
-        for answer in [
-            Answer::Whole,
-            Answer::Pruned,
-            Answer::Since(Revision(4)),
-            Answer::Equal,
-            Answer::Behind,
-            Answer::Foreign,
-        ] {
+        for answer in
+            [Answer::Whole, Answer::Pruned, Answer::Since(Revision(4)), Answer::Behind, Answer::Foreign]
+        {
             let header = Header { position, answer, page: 2, pages: 3 };
             assert_eq!(header.to_string().parse(), Ok(header));
         }
+        let equal = Header { position, answer: Answer::Equal, page: 1, pages: 1 }.to_string();
+        assert_eq!(equal, "kdsync-1 equal AAAAAAAAAAAAAAAAAAAABw 3 12");
+        let parsed: Header = equal.parse().unwrap();
+        assert_eq!((parsed.answer, parsed.position.revision), (Answer::Equal, Revision(12)));
+        assert_eq!(parsed.position.identity, identity);
+        let empty = Position::start(identity);
+        assert_eq!(parse_position(&position_text(&empty)), Ok(empty));
         assert_eq!(parse_position(&position_text(&position)), Ok(position));
-        for bad in ["", "kdsync-1", "kdsync-2 x", "0b5e6b8e-1d5f-4b8e-9a46-6d1c4bfb6a6c"] {
+        for bad in ["", "kdsync-1", "kdsync-2 x", "0b5e6b8e-1d5f-4b8e-9a46-6d1c4bfb6a6c", "kdsync-1 equal x"]
+        {
             assert_eq!(parse_position(bad), Err(BadPosition), "{bad}");
             assert_eq!(bad.parse::<Header>(), Err(BadPosition), "{bad}");
         }

@@ -127,7 +127,7 @@ pub fn encode_frame(transmit: &Transmit) -> Bytes {
             .part()
             .map(|part| part.removed.iter().map(Key::wire_name).collect())
             .unwrap_or_default(),
-        control_plane: Some(xds::ControlPlane { identifier: CONTROL_PLANE.to_owned() }),
+        control_plane: control_plane(transmit),
     };
     let resources = transmit.part().map(|part| part.upserts.as_slice()).unwrap_or_default();
     let length = rest.encoded_len() + resources.iter().map(|entry| entry.encoded.len()).sum::<usize>();
@@ -139,6 +139,12 @@ pub fn encode_frame(transmit: &Transmit) -> Bytes {
     }
     rest.encode_raw(&mut *frame);
     Bytes::from_owner(frame)
+}
+
+/// Kuma's zones read it; a kdsync zone knows who sent the header.
+fn control_plane(transmit: &Transmit) -> Option<xds::ControlPlane> {
+    let is_stock = transmit.header().is_none();
+    is_stock.then(|| xds::ControlPlane { identifier: CONTROL_PLANE.to_owned() })
 }
 
 /// Reads a zone's request.
@@ -380,7 +386,35 @@ pub fn to_bytes(message: &impl prost::Message) -> Bytes {
     bytes.freeze()
 }
 
-// === redacted Debug of messages that carry values ===
+// === redacted Debug of messages that carry values or hashes of them ===
+
+impl std::fmt::Debug for xds::Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resource").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for xds::DeltaDiscoveryRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeltaDiscoveryRequest")
+            .field("type_url", &self.type_url)
+            .field("response_nonce", &self.response_nonce)
+            .field("resource_names_subscribe", &self.resource_names_subscribe)
+            .field("error_detail", &self.error_detail)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for xds::DeltaDiscoveryResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeltaDiscoveryResponse")
+            .field("type_url", &self.type_url)
+            .field("nonce", &self.nonce)
+            .field("resources", &self.resources)
+            .field("removed_resources", &self.removed_resources)
+            .finish_non_exhaustive()
+    }
+}
 
 impl std::fmt::Debug for well_known::Any {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -15,11 +15,14 @@ use tonic::transport::Channel;
 
 use crate::core::insight::NamedEvent;
 use crate::kds::wire::{encode_name, pb};
+use crate::telemetry::clock;
 use pb::kdsync::v1::zone_link_client::ZoneLinkClient;
 use pb::kdsync::v1::{NamedEvent as WireEvent, Reached, ZoneReport};
 
 /// The pause between reports when nothing happens, and between attempts to open the link.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long the first report of a link waits for the first answers, so that one report tells all.
+const OPENING: Duration = Duration::from_millis(500);
 /// How many events are kept while global cannot be reached.
 const KEPT: usize = 1_000;
 /// How many events one report carries.
@@ -117,6 +120,15 @@ impl LinkEnd {
         }
     }
 
+    /// True if `told` is not what has been reached. Nothing is told of a stream that is still opening.
+    fn has_news(&self, told: Option<&[Reached]>) -> bool {
+        let reached = self.0.reached.borrow();
+        match told {
+            Some(told) => *told != **reached,
+            None => !reached.is_empty() && reached.iter().all(|reached| reached.complete),
+        }
+    }
+
     fn has_more(&self) -> bool {
         self.0.outbox.lock().events.iter().any(|(sent, _)| sent.is_none())
     }
@@ -157,13 +169,17 @@ async fn hold(channel: Channel, metadata: &MetadataMap, end: &LinkEnd) -> Result
     let mut request = Request::new(ReceiverStream::new(outbound));
     *request.metadata_mut() = metadata.clone();
     let mut inbound = ZoneLinkClient::new(channel).link(request).await?.into_inner();
-    let mut due = true;
+    let mut told: Option<Vec<Reached>> = None;
+    let mut beat = clock::now() + OPENING;
     loop {
+        let due = end.has_more() || end.has_news(told.as_deref()) || beat <= clock::now();
         tokio::select! { biased;
             permit = reports.reserve(), if due => match permit {
                 Ok(permit) => {
-                    permit.send(end.report());
-                    due = end.has_more();
+                    let report = end.report();
+                    told = Some(report.reached.clone());
+                    permit.send(report);
+                    beat = clock::now() + HEARTBEAT;
                 }
                 Err(_) => return Ok(()),
             },
@@ -171,8 +187,8 @@ async fn hold(channel: Channel, metadata: &MetadataMap, end: &LinkEnd) -> Result
                 Some(report) => end.echoed(report.echoed_sequence),
                 None => return Ok(()),
             },
-            () = end.0.wake.notified() => due = true,
-            () = tokio::time::sleep(HEARTBEAT) => due = true,
+            () = end.0.wake.notified() => {}
+            () = tokio::time::sleep_until(beat.into()) => {}
         }
     }
 }

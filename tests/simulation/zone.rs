@@ -129,9 +129,20 @@ impl Zone {
             self.told.cluster_id = id.map(SmolStr::new);
         }
         let resources = response.resources.iter().map(|r| (r.key.clone(), r.version.clone()));
+        // Of an equal answer count and digest do not travel.
+        let stated = self.durable_position(ty);
+        let header = response.header.map(|header| match (header.answer, stated) {
+            (Answer::Equal, Some(position))
+                if (position.identity, position.revision)
+                    == (header.position.identity, header.position.revision) =>
+            {
+                Header { position, ..header }
+            }
+            _ => header,
+        });
         let delivered = Delivered {
             nonce: response.nonce.clone(),
-            header: response.header,
+            header,
             resources: resources.collect(),
             unreadable: response.unreadable.iter().map(|rejection| rejection.key.clone()).collect(),
             removed: response.removed.iter().cloned().collect(),

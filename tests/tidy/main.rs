@@ -48,7 +48,7 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("dashmap", &["global/zones.rs"]),
     ("sha2", &["core/"]),
     ("pkcs1", &["core/served.rs"]),
-    ("base64", &["api/body.rs"]),
+    ("base64", &["api/body.rs", "kds/message.rs"]),
     ("flate2", &["global/body.rs"]),
     ("rpds", &["kds/snapshot.rs"]),
     ("serde_saphyr", &["config/layers.rs", "cli/"]),

@@ -13,6 +13,11 @@ use crate::core::{Continuity, Digest, Key, Position, ResourceType};
 use crate::kds::knobs::Mutation;
 use crate::kds::message::{Answer, Header, Response};
 
+/// True if an equal answer means this position.
+fn agrees(ours: &Position, theirs: &Position) -> bool {
+    (ours.identity, ours.revision) == (theirs.identity, theirs.revision)
+}
+
 impl ClientSession {
     pub(super) fn on_kdsync(&mut self, ty: ResourceType, response: Response) {
         let Some(header) = response.header else {
@@ -27,8 +32,14 @@ impl ClientSession {
             self.reply(ty, response.nonce, &[]);
             return;
         }
-        let theirs = Source::Kdsync(header.position.identity);
         let known = self.ledger.positions.get(&ty).copied();
+        let header = match (header.answer, known) {
+            (Answer::Equal, Some(position)) if agrees(&position, &header.position) => {
+                Header { position, ..header }
+            }
+            _ => header,
+        };
+        let theirs = Source::Kdsync(header.position.identity);
         let foreign = self.ledger.source.as_ref().is_some_and(|ours| *ours != theirs);
         let behind = known.is_some_and(|ours| ours.revision > header.position.revision);
         if (foreign || behind) && !any_history {

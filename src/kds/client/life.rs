@@ -12,7 +12,7 @@ use super::{
 };
 use crate::core::{Key, ResourceType};
 use crate::kds::knobs::Mutation;
-use crate::kds::message::{Nack, Request};
+use crate::kds::message::{Nack, Node, Request};
 
 /// Reconnects back off between these, with full jitter.
 const BACKOFF_KDSYNC: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -210,10 +210,15 @@ impl ClientSession {
         let complete = self.survivors.contains(&ty);
         let state = TypeState { asked_at: Some(now), complete, ..TypeState::default() };
         stream.types.insert(ty, state);
+        // To a kdsync global the call's metadata already told who this is.
+        let node = match stream.global {
+            Global::Kdsync => Node { id: self.config.node.id.clone(), ..Node::default() },
+            Global::Stock => self.config.node.clone(),
+        };
         let mut request = Request {
             type_url: SmolStr::new_static(ty.as_str()),
             subscribe: vec![SmolStr::new_static("*")],
-            node: self.config.node.clone(),
+            node,
             ..Request::default()
         };
         let exceptions: Vec<&Key> = self.unknown.keys().filter(|key| key.ty == ty).collect();
@@ -283,8 +288,8 @@ impl ClientSession {
     }
 
     /// Every request names the node; only the first of a type describes it.
-    fn identity(&self) -> crate::kds::message::Node {
-        crate::kds::message::Node { id: self.config.node.id.clone(), ..Default::default() }
+    fn identity(&self) -> Node {
+        Node { id: self.config.node.id.clone(), ..Node::default() }
     }
 
     /// The answer in hand, once the store is done with it.
