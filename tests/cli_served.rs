@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use kdsync::api::{self, ApiState, Info, Limits, Mode};
+use kdsync::api::{self, ApiState, Hosts, Info, Limits, Mode};
 use kdsync::core::{Key, Timestamp};
 use kdsync::store::ResourceStore;
 use kdsync::store::embedded::{self, EmbeddedConfig};
@@ -42,6 +42,7 @@ async fn server() -> Server {
         telemetry: telemetry.clone(),
         zones: None,
         limits: Limits::default(),
+        hosts: Hosts::Loopback,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -57,7 +57,7 @@ fn batch(slot: usize, value: Option<&str>, random: &mut fastrand::Rng) -> Batch 
         }
     };
     let records = vec![(format!("slot-{slot}"), value.map(data))];
-    Batch { ops: keys(slot).map(op).into(), records, by: "w".into(), at: Timestamp(0) }
+    Batch { ops: keys(slot).map(op).into(), records, by: "w".into(), at: Timestamp(0), ..Batch::default() }
 }
 
 fn text(data: &SecretData) -> String {

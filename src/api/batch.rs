@@ -16,7 +16,7 @@ use super::check::{self, Passing};
 use super::{ApiError, ApiState, json, resources};
 use crate::core::validate::Violation;
 use crate::core::{Key, Labels, Resource};
-use crate::store::{Batch, Commit, Op, Outcome, Precondition};
+use crate::store::{Batch, Op, Outcome, Precondition, StoreError};
 use crate::telemetry::clock;
 
 const TITLE: &str = "Could not apply a batch";
@@ -90,17 +90,19 @@ pub(super) async fn batch(
     let keys: Vec<Key> = puts.iter().map(|(key, _)| key.clone()).chain(deletes.iter().cloned()).collect();
     let resources = resources_of(&state, puts).await?;
 
-    let commit = if dry_run {
-        rehearse(&state, &resources, &deletes).await?
-    } else {
-        let ops = resources.into_iter().map(|resource| Op::Put { resource, expect: Precondition::Any });
-        let deletes = deletes.into_iter().map(|key| Op::Delete { key, expect: Precondition::Any });
-        let ops = ops.chain(deletes).collect();
-        let batch = Batch { ops, records: Vec::new(), by: resources::actor(&parts), at: clock::wall() };
-        state.store.write(batch).await.map_err(|error| ApiError::store(TITLE, &error))?
+    let puts = resources.len();
+    let ops = resources.into_iter().map(|resource| Op::Put { resource, expect: Precondition::Any });
+    let deletes = deletes.into_iter().map(|key| Op::Delete { key, expect: Precondition::Any });
+    let batch = Batch {
+        ops: ops.chain(deletes).collect(),
+        records: Vec::new(),
+        by: resources::actor(&parts),
+        at: clock::wall(),
+        rehearsal: dry_run,
     };
+    let commit = state.store.write(batch).await.map_err(|error| unwritten(&error, &keys, puts))?;
     tracing::debug!(items = keys.len(), revision = commit.revision.0, dry_run, "batch applied");
-    warnings.extend(state.zones.iter().flat_map(|zones| zones.warnings()));
+    warnings.extend(resources::about_zones(&state, commit.revision).await);
     let items = keys.iter().zip(&commit.outcomes).map(|(key, outcome)| ItemOutcome {
         ty: key.ty.to_string(),
         mesh: key.mesh.to_string(),
@@ -108,6 +110,17 @@ pub(super) async fn batch(
         outcome: word(*outcome).to_owned(),
     });
     Ok(json::ok(&BatchAnswer { revision: commit.revision.0, dry_run, items: items.collect(), warnings }))
+}
+
+/// What the store refused, with the document that it is about.
+fn unwritten(error: &StoreError, keys: &[Key], puts: usize) -> ApiError {
+    let StoreError::Invalid { key, reason } = error else { return ApiError::store(TITLE, error) };
+    let place = match keys.iter().position(|other| other == key) {
+        Some(index) if index < puts => format!("items[{index}]"),
+        Some(index) => format!("delete[{}]", index - puts),
+        None => return ApiError::store(TITLE, error),
+    };
+    refused(vec![located(&place, Some(key), &Violation::new("name", reason.clone()))], keys.len())
 }
 
 /// The word for an outcome.
@@ -238,21 +251,4 @@ async fn resources_of(state: &ApiState, puts: Vec<(Key, Body)>) -> Result<Vec<Re
         }
     }
     if found.is_empty() { Ok(resources) } else { Err(refused(found, of)) }
-}
-
-/// What a write of this would do, judged by versions.
-async fn rehearse(state: &ApiState, resources: &[Resource], deletes: &[Key]) -> Result<Commit, ApiError> {
-    let keys = resources.iter().map(|resource| resource.key.clone()).chain(deletes.iter().cloned());
-    let heads = state.store.heads_of(keys.collect()).await.map_err(|error| ApiError::store(TITLE, &error))?;
-    let heads: HashMap<_, _> = heads.into_iter().filter_map(|(key, head)| Some((key, head?))).collect();
-    let puts = resources.iter().map(|resource| match heads.get(&resource.key) {
-        None => Outcome::Created,
-        Some(head) if head.version == resource.version() => Outcome::Unchanged,
-        Some(_) => Outcome::Updated,
-    });
-    let deletes =
-        deletes.iter().map(|key| if heads.contains_key(key) { Outcome::Deleted } else { Outcome::Missing });
-    let revision = *state.store.changes().borrow();
-    let outcomes = puts.chain(deletes).collect();
-    Ok(Commit { revision, outcomes })
 }

@@ -95,7 +95,10 @@ impl ApiError {
             }
             StoreError::Unavailable(reason) => {
                 tracing::error!(reason, "store unavailable; the request was refused");
-                let detail = format!("The store cannot work now, nothing was written: {reason}");
+                let detail = format!(
+                    "The store cannot work now and acknowledged nothing; read what is there before you try \
+                     again: {reason}"
+                );
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, title, detail)
             }
         }

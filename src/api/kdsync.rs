@@ -116,7 +116,7 @@ async fn admit_once(state: &ApiState, key: &Key, by: String) -> Result<bool, Sto
     let spec = Spec::Zone(ZoneSpec { admitted_by: us, ..spec });
     let resource = Resource { key: key.clone(), labels, spec, created: now, modified: now };
     let ops = vec![Op::Put { resource, expect }];
-    state.store.write(Batch { ops, records: Vec::new(), by, at: now }).await?;
+    state.store.write(Batch { ops, by, at: now, ..Batch::default() }).await?;
     Ok(true)
 }
 

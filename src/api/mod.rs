@@ -9,6 +9,7 @@ pub mod body;
 mod check;
 pub mod diagnostics;
 mod error;
+pub mod hosts;
 mod index;
 mod json;
 mod kdsync;
@@ -21,11 +22,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use error::ApiError;
+pub use hosts::Hosts;
 pub use serve::{Connections, serve, serve_with};
 
 use crate::core::insight::ZoneDirectory;
@@ -105,6 +107,8 @@ pub struct ApiState {
     pub zones: Option<Arc<dyn ZoneDirectory>>,
     /// How much a client may ask for.
     pub limits: Limits,
+    /// Which names it answers to.
+    pub hosts: Hosts,
 }
 
 /// All routes of the API.
@@ -128,8 +132,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/kdsync/zones", get(kdsync::zones))
         .route("/kdsync/zones/{name}", get(kdsync::zone))
         .route("/kdsync/zones/{name}/admit", post(kdsync::admit));
+    let state = Arc::new(state);
     routes
-        .with_state(Arc::new(state))
+        .with_state(state.clone())
+        .layer(from_fn_with_state(state, hosts::check))
         // Bodies are read by `json::read`, under limits that depend on the route.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(|_panic| ApiError::internal().into_axum()))

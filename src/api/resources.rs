@@ -3,6 +3,7 @@
 //! Decides: the answer to each verb. Never does: more than one item at a time (`batch` does).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
@@ -14,9 +15,13 @@ use serde::Serialize;
 use super::check::{self, Passing};
 use super::page::Page;
 use super::{ApiError, ApiState, body, json};
-use crate::core::{Key, ResourceType};
-use crate::store::{Batch, Op, Outcome, Precondition};
+use crate::core::{Key, ResourceType, Revision};
+use crate::store::{Batch, Commit, Op, Outcome, Precondition};
 use crate::telemetry::clock;
+
+/// How long the answer to a write waits until what it did is measured, and how often it looks.
+const PATIENCE: Duration = Duration::from_millis(250);
+const GLANCE: Duration = Duration::from_millis(2);
 
 /// The type and the names in a URL.
 pub(super) struct Target {
@@ -126,12 +131,14 @@ pub(super) async fn put_item(
     warnings.extend(state.mode.passing_warning(&key, Passing::Written));
     let existing = row.as_ref().map(|row| &row.resource.labels);
     let resource = check::resource(&state.mode, key.clone(), body, existing, clock::wall());
-    let resource = resource.map_err(|found| ApiError::invalid(title, found))?;
+    let refusal = if row.is_some() { "Could not update a resource" } else { title };
+    let resource = resource.map_err(|found| ApiError::invalid(refusal, found))?;
 
     let op = Op::Put { resource, expect: Precondition::Any };
-    let outcome = commit_one(&state, &parts, op).await.map_err(|error| ApiError::store(title, &error))?;
+    let commit = commit_one(&state, &parts, op).await.map_err(|error| ApiError::store(title, &error))?;
+    let outcome = commit.outcomes.first().copied().unwrap_or(Outcome::Unchanged);
     tracing::debug!(resource = %key, ?outcome, "resource written");
-    warnings.extend(state.zones.iter().flat_map(|zones| zones.warnings()));
+    warnings.extend(about_zones(&state, commit.revision).await);
     let status = if outcome == Outcome::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(json::response(status, &Written { warnings }))
 }
@@ -172,8 +179,18 @@ pub(super) async fn delete_item(
     Ok(json::ok(&Written { warnings }))
 }
 
-async fn commit_one(state: &ApiState, parts: &Parts, op: Op) -> Result<Outcome, crate::store::StoreError> {
-    let batch = Batch { ops: vec![op], records: Vec::new(), by: actor(parts), at: clock::wall() };
-    let commit = state.store.write(batch).await?;
-    Ok(commit.outcomes.first().copied().unwrap_or(Outcome::Unchanged))
+async fn commit_one(state: &ApiState, parts: &Parts, op: Op) -> Result<Commit, crate::store::StoreError> {
+    let batch = Batch { ops: vec![op], by: actor(parts), at: clock::wall(), ..Batch::default() };
+    state.store.write(batch).await
+}
+
+/// What a writer should know of the zones after a commit. Where stock zones have limits, the answer waits
+/// for the commit to be measured against them, but not for long.
+pub(super) async fn about_zones(state: &ApiState, commit: Revision) -> Vec<String> {
+    let Some(zones) = &state.zones else { return Vec::new() };
+    let late = clock::now() + PATIENCE;
+    while zones.measured().is_some_and(|measured| measured < commit) && clock::now() < late {
+        tokio::time::sleep(GLANCE).await;
+    }
+    zones.warnings()
 }

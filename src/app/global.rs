@@ -61,6 +61,7 @@ impl GlobalApp {
             telemetry: telemetry.clone(),
             zones: Some(global.directory()),
             limits: Limits::default(),
+            hosts: super::hosts(addresses.api, config.insecure_listen),
         };
         let probes = diagnostics::router(telemetry, Readiness::from(ready.clone()));
         let token = tasks.token();

@@ -19,7 +19,7 @@ pub use dev::{Dev, Member};
 pub use global::GlobalApp;
 pub use zone::ZoneApp;
 
-use crate::api::Info;
+use crate::api::{Hosts, Info};
 use crate::config::{DevConfig, GlobalConfig, StoreConfig, StoreType, ZoneConfig};
 use crate::store::ResourceStore;
 use crate::store::embedded::{self, EmbeddedConfig};
@@ -86,4 +86,9 @@ fn info() -> Info {
     };
     let instance_id = format!("{hostname}-{:04x}", fastrand::u16(..));
     Info { hostname, instance_id, version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+/// On loopback only names of this machine are answered to, unless somebody insists.
+fn hosts(api: std::net::SocketAddr, insecure_listen: bool) -> Hosts {
+    if api.ip().is_loopback() && !insecure_listen { Hosts::Loopback } else { Hosts::Any }
 }

@@ -85,6 +85,7 @@ impl ZoneApp {
             telemetry: telemetry.clone(),
             zones: None,
             limits: Limits::default(),
+            hosts: super::hosts(addresses.api, config.insecure_listen),
         };
         let probes = diagnostics::router(telemetry, Readiness::from(ready.clone()));
         let token = tasks.token();

@@ -206,6 +206,27 @@ impl<'de> Visitor<'de> for Items {
     fn visit_unit<E>(self) -> Result<Vec<Node>, E> {
         Ok(Vec::new())
     }
+
+    // A message must not quote what is there instead: it may be a secret.
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Vec<Node>, E> {
+        Err(E::custom("items: must be a list of documents"))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Vec<Node>, E> {
+        self.visit_str("")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Vec<Node>, E> {
+        self.visit_str("")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Vec<Node>, E> {
+        self.visit_str("")
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Vec<Node>, E> {
+        self.visit_str("")
+    }
 }
 
 impl<'de> Deserialize<'de> for Node {

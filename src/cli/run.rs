@@ -173,6 +173,12 @@ pub(super) fn dev(args: DevArgs) -> Result<(), CliError> {
             "--zones: \"{zone}\" is no name for a zone: 1 to 63 lower case letters, digits or '-'"
         )));
     }
+    let mut seen = std::collections::BTreeSet::new();
+    if let Some(twice) = config.zones.iter().find(|zone| !seen.insert(zone.as_str())) {
+        return Err(CliError::Usage(format!(
+            "--zones: \"{twice}\" is there twice; zones have names of their own"
+        )));
+    }
     run(&config.log.clone(), &[], |cancel| app::run_dev(config, cancel))
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::resource::{Key, ResourceType, Timestamp};
+use super::resource::{Key, ResourceType, Revision, Timestamp};
 
 /// What kind of peer a zone is; decides what may be expected of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +143,11 @@ pub trait ZoneDirectory: std::fmt::Debug + Send + Sync + 'static {
         self.zones().into_iter().find(|zone| zone.name == name)
     }
 
-    /// Warnings about the whole served set, for the answer of a write (a stock zone near its size
+    /// The commit up to which the served set was measured against what connected stock zones take; `None`
+    /// if there are none, so that nobody has to wait for it.
+    fn measured(&self) -> Option<Revision>;
+
+    /// Warnings about the whole served set as of [`ZoneDirectory::measured`], for the answer of a write (a stock zone near its size
     /// limit, a key that cannot be served).
     fn warnings(&self) -> Vec<String>;
 }

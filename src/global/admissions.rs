@@ -95,7 +95,7 @@ pub(super) async fn contact(shared: &Shared, name: &str, admit: Option<Admit>) -
             Resource { key: key.clone(), labels, spec: Spec::Zone(wanted), created: now, modified: now };
         let expect = row.as_ref().map_or(Precondition::Absent, |row| Precondition::Version(row.head.version));
         let ops = vec![Op::Put { resource, expect }];
-        let batch = Batch { ops, records: Vec::new(), by: format!("zone {name}"), at: now };
+        let batch = Batch { ops, by: format!("zone {name}"), at: now, ..Batch::default() };
         match shared.store.write(batch).await {
             Ok(_) if row.is_none() => tracing::info!(zone = %name, "zone created at first contact"),
             Ok(_) => {}

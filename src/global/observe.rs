@@ -11,7 +11,8 @@ use super::Shared;
 use super::caller::printable;
 use super::metrics::Reply;
 use super::throttle::Throttle;
-use super::zones::{Warned, Zone};
+use super::zones::{Warned, Zone, near_limit};
+use crate::core::served::Audience;
 use crate::core::{Continuity, Key, ResourceType, Revision};
 use crate::kds::message::Nack;
 use crate::kds::server::Event;
@@ -96,6 +97,13 @@ impl Observer {
         }
     }
 
+    /// What a stock zone takes.
+    pub(super) fn takes(&self, ty: ResourceType, audience: Audience, limit: usize) {
+        self.zone.with(|state| {
+            state.limits.insert(ty, (audience, limit));
+        });
+    }
+
     fn nacked(&mut self, ty: ResourceType, nack: &Nack, now: Instant) {
         let zone = self.zone.name.clone();
         self.shared.metrics.received(Reply::Nack);
@@ -163,14 +171,11 @@ impl Observer {
 
     fn measured(&mut self, ty: ResourceType, bytes: usize, limit: usize, now: Instant) {
         let zone = self.zone.name.clone();
-        let percent = bytes.saturating_mul(100) / limit.max(1);
-        let near = bytes.saturating_mul(5) >= limit.saturating_mul(4);
-        let text = format!(
-            "the set of type {ty} has {bytes} bytes, {percent} % of the {limit} bytes that zone \"{zone}\" \
-             takes in one message; raise multizone.zone.kds.maxMsgSize there"
-        );
-        self.zone.with(|state| state.warn(Warned::Size(ty), near.then(|| text.clone())));
-        if near && let Some(held_back) = self.throttle.allow(now) {
+        let text = near_limit(&zone, ty, bytes, limit);
+        self.zone.with(|state| state.warn(Warned::Size(ty), text.clone()));
+        if let Some(text) = text
+            && let Some(held_back) = self.throttle.allow(now)
+        {
             tracing::warn!(%zone, %ty, bytes, limit, held_back, "set is near the zone's message limit");
             self.event("near-limit", None, text);
         }

@@ -145,6 +145,7 @@ impl Snapshots {
         }
         self.tell_unusable(built.unusable);
         let next = Published { snapshot: Arc::new(built.snapshot), at: now };
+        self.shared.zones.measure(&next.snapshot);
         self.publish.send_if_modified(|current| {
             let changed = current.as_ref().is_none_or(|before| differs(&before.snapshot, &next.snapshot));
             // A commit that zones do not see moves the revision and wakes nobody.

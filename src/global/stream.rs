@@ -290,6 +290,9 @@ impl Stream {
                     max_message: request.node.max_message.unwrap_or(self.shared.config.max_message),
                 },
             };
+            if let Peer::Stock { audience, max_message } = peer {
+                self.observer.takes(ty, audience, max_message);
+            }
             let admitted = *self.admission.borrow();
             self.sessions.insert(ty, ServerSession::new(peer, set.clone(), admitted, Knobs::default()));
         }

@@ -17,7 +17,9 @@ use tokio::sync::{oneshot, watch};
 use super::metrics::Metrics;
 use crate::core::insight::{TypeStatus, ZoneClass, ZoneDirectory, ZoneStatus};
 use crate::core::rivals::{Rivals, Verdict};
-use crate::core::{Key, ResourceType, Timestamp};
+use crate::core::served::Audience;
+use crate::core::{Key, ResourceType, Revision, Timestamp};
+use crate::kds::snapshot::Snapshot;
 use crate::telemetry::clock;
 
 /// How many names are remembered.
@@ -58,6 +60,8 @@ pub(super) struct State {
     pub(super) status: ZoneStatus,
     /// What an operator should look at.
     warnings: BTreeMap<Warned, String>,
+    /// Of a connected stock zone: what it sees of a type, and the largest message it takes.
+    pub(super) limits: BTreeMap<ResourceType, (Audience, usize)>,
     /// When two instances were last seen to alternate, and which.
     alarm: Option<(Timestamp, String)>,
     rivals: Rivals,
@@ -132,8 +136,14 @@ impl Zone {
             types: BTreeMap::new(),
             warnings: Vec::new(),
         };
-        let state =
-            State { status, warnings: BTreeMap::new(), alarm: None, rivals: Rivals::default(), live: None };
+        let state = State {
+            status,
+            warnings: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            alarm: None,
+            rivals: Rivals::default(),
+            live: None,
+        };
         Self {
             name: name.into(),
             state: Mutex::new(state),
@@ -268,6 +278,17 @@ impl Drop for Use {
     }
 }
 
+/// What an operator is told of a set that a stock zone can hardly take in one message, from 80 % on.
+pub(super) fn near_limit(zone: &str, ty: ResourceType, bytes: usize, limit: usize) -> Option<String> {
+    let percent = bytes.saturating_mul(100) / limit.max(1);
+    (percent >= 80).then(|| {
+        format!(
+            "the set of type {ty} has {bytes} bytes, {percent} % of the {limit} bytes that zone \"{zone}\" \
+             takes in one message; raise multizone.zone.kds.maxMsgSize there"
+        )
+    })
+}
+
 /// Everybody.
 #[derive(Debug)]
 pub(super) struct Zones {
@@ -275,6 +296,7 @@ pub(super) struct Zones {
     waiting: Mutex<BTreeSet<SmolStr>>,
     unusable: Mutex<BTreeMap<Key, String>>,
     streams: AtomicU64,
+    measured: AtomicU64,
     metrics: Metrics,
 }
 
@@ -294,8 +316,23 @@ impl Zones {
             waiting: Mutex::default(),
             unusable: Mutex::default(),
             streams: AtomicU64::new(1),
+            measured: AtomicU64::new(0),
             metrics,
         }
+    }
+
+    /// Compares a snapshot that is about to be published with what each connected stock zone takes.
+    pub(super) fn measure(&self, snapshot: &Snapshot) {
+        for zone in self.all() {
+            zone.with(|state| {
+                let limits = if state.status.connected { state.limits.clone() } else { BTreeMap::new() };
+                for (ty, (audience, limit)) in limits {
+                    let bytes = snapshot.get(ty).map_or(0, |set| set.whole_size(audience));
+                    state.warn(Warned::Size(ty), near_limit(&zone.name, ty, bytes, limit));
+                }
+            });
+        }
+        self.measured.store(snapshot.revision.0, Ordering::Release);
     }
 
     /// The entry of a zone, made if it is new. `None` if there are too many zones in use.
@@ -382,6 +419,13 @@ impl ZoneDirectory for Zones {
     fn zone(&self, name: &str) -> Option<ZoneStatus> {
         let zone = self.seen.get(name).map(|zone| zone.value().clone())?;
         Some(zone.with(|state| state.shown()))
+    }
+
+    fn measured(&self) -> Option<Revision> {
+        let limited =
+            |zone: &Arc<Zone>| zone.with(|state| state.status.connected && !state.limits.is_empty());
+        let any = self.all().iter().any(limited);
+        any.then(|| Revision(self.measured.load(Ordering::Acquire)))
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -97,6 +97,8 @@ pub struct Batch {
     pub by: String,
     /// When, by the writer's clock: kept with tombstones.
     pub at: Timestamp,
+    /// Only judge it: the outcomes and refusals are those of a write, and nothing is written.
+    pub rehearsal: bool,
 }
 
 /// What one operation of a batch did.

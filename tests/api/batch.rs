@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Server, global};
+use super::support::{Server, global, unique};
 
 fn secret(name: &str, data: &str) -> Value {
     json!({"type": "Secret", "mesh": "default", "name": name, "data": data})
@@ -91,4 +91,33 @@ async fn a_thousand_documents_are_one_revision() {
     let answer = send(&server, json!({"items": items})).await;
     assert_eq!(answer.json()["revision"], 1);
     assert_eq!(server.get("/secrets?size=1").await.json()["total"], 1000);
+}
+
+#[tokio::test]
+async fn a_rehearsal_refuses_what_the_store_would_refuse_and_names_the_document() {
+    let server = unique();
+    let other = json!({"type": "Secret", "mesh": "other", "name": "a", "data": "YQ=="});
+    for dry_run in [true, false] {
+        let batch = json!({"items": [secret("a", "YQ=="), other], "dryRun": dry_run});
+        let answer = send(&server, batch).await;
+        let (status, _, fields) = answer.error();
+        assert_eq!((status, fields), (400, vec!["items[1].name".to_owned()]), "dry run: {dry_run}");
+        assert!(answer.text.contains("names are unique"), "{}", answer.text);
+    }
+    // A rehearsal leaves no claim on a name behind.
+    let rehearsed = send(&server, json!({"items": [secret("a", "YQ==")], "dryRun": true})).await;
+    assert_eq!(outcomes(&rehearsed), ["created"]);
+    assert_eq!(outcomes(&send(&server, json!({"items": [other]})).await), ["created"]);
+}
+
+#[tokio::test]
+async fn a_rehearsal_sees_a_change_of_labels_as_a_write_does() {
+    let server = global();
+    send(&server, json!({"items": [secret("a", "YQ==")]})).await;
+    let mut labelled = secret("a", "YQ==");
+    labelled["labels"] = json!({"kuma.io/env": "universal"});
+    for dry_run in [true, false] {
+        let answer = send(&server, json!({"items": [labelled], "dryRun": dry_run})).await;
+        assert_eq!(outcomes(&answer), ["updated"], "dry run: {dry_run}");
+    }
 }

@@ -163,7 +163,7 @@ async fn labels_tell_the_place_of_creation_and_some_cannot_change() {
     assert_eq!(server.get(URL).await.json()["labels"], serde_json::json!({"kuma.io/mesh": "default"}));
     let body = r#"{"type":"Secret","mesh":"default","name":"a","data":"YQ==","labels":{"kuma.io/display-name":"b"}}"#;
     let (status, title, fields) = server.call("PUT", URL, body).await.error();
-    assert_eq!((status, title.as_str()), (400, "Failed to update a resource"));
+    assert_eq!((status, title.as_str()), (400, "Could not update a resource"));
     assert_eq!(fields, [r#"labels["kuma.io/display-name"]"#]);
 
     let standalone = zone(None, LocalWrites::Refuse);

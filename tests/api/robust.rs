@@ -101,3 +101,25 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn requests_meant_for_another_machine_are_refused() {
+    let server = global();
+    let ask = |name: &'static str, value: &'static str| {
+        let request = http::Request::builder().uri("/secrets").header("host", "localhost:5681");
+        let mut request = request.body(axum::body::Body::empty()).unwrap();
+        request.headers_mut().insert(name, value.parse().unwrap());
+        server.send(request)
+    };
+    for (name, value, status) in [
+        ("host", "evil.example:5681", 403),
+        ("host", "127.0.0.1:5681", 200),
+        ("origin", "http://evil.example", 403),
+        ("origin", "null", 403),
+        ("origin", "http://localhost:5681", 200),
+    ] {
+        let answer = ask(name, value).await;
+        assert_eq!(answer.status.as_u16(), status, "{name}: {value}");
+        assert_eq!(answer.json()["title"] == "Access Denied", status == 403);
+    }
+}

@@ -86,7 +86,7 @@ async fn a_panic_is_one_answer_and_not_the_end() {
     let broken = Router::new().route("/", get(|| async { panic!("oh") as () }));
     let running = start(broken.layer(tower_http::catch_panic::CatchPanicLayer::new())).await;
     let mut stream = TcpStream::connect(running.address).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 500"), "{text}");
@@ -100,9 +100,9 @@ async fn who_says_nothing_is_cut_off_while_others_are_served() {
     let running = start_with(global().router, limits).await;
     let mut silent = TcpStream::connect(running.address).await.unwrap();
     let mut half = TcpStream::connect(running.address).await.unwrap();
-    half.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    half.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
     let mut good = TcpStream::connect(running.address).await.unwrap();
-    good.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    good.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut text = String::new();
     good.read_to_string(&mut text).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");

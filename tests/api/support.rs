@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
-use kdsync::api::{self, ApiState, Info, Limits, LocalWrites, Mode};
+use kdsync::api::{self, ApiState, Hosts, Info, Limits, LocalWrites, Mode};
 use kdsync::store::ResourceStore;
 use kdsync::store::embedded::{self, EmbeddedConfig};
 use kdsync::telemetry::Telemetry;
@@ -65,7 +65,16 @@ pub(crate) fn zone(global_address: Option<&str>, local_writes: LocalWrites) -> S
 }
 
 pub(crate) fn server(mode: Mode) -> Server {
-    let store: Arc<dyn ResourceStore> = embedded::open(&EmbeddedConfig::memory()).unwrap();
+    server_over(mode, &EmbeddedConfig::memory())
+}
+
+/// A global whose store takes a name once across meshes and kinds.
+pub(crate) fn unique() -> Server {
+    server_over(Mode::Global, &EmbeddedConfig { unique_names: true, ..EmbeddedConfig::memory() })
+}
+
+fn server_over(mode: Mode, config: &EmbeddedConfig) -> Server {
+    let store: Arc<dyn ResourceStore> = embedded::open(config).unwrap();
     let telemetry = Telemetry::default();
     let info =
         Info { hostname: "vm".to_owned(), instance_id: "vm-1".to_owned(), version: "0.1.0".to_owned() };
@@ -76,6 +85,7 @@ pub(crate) fn server(mode: Mode) -> Server {
         telemetry: telemetry.clone(),
         zones: None,
         limits: Limits::default(),
+        hosts: Hosts::Loopback,
     };
     Server { router: api::router(state), store, telemetry }
 }

@@ -41,6 +41,7 @@ macro_rules! every_case {
                 writes::a_batch_is_all_or_nothing,
                 writes::a_batch_sees_its_own_operations,
                 writes::unchanged_puts_write_nothing,
+                writes::a_rehearsal_tells_what_a_write_would_do,
                 writes::revisions_grow_with_every_change,
                 writes::records_are_set_and_removed,
                 writes::a_large_value_is_kept,

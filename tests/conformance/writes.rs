@@ -115,6 +115,25 @@ pub(crate) async fn unchanged_puts_write_nothing(place: &dyn Place) {
     assert_eq!((commit.revision, commit.outcomes), (Revision(2), vec![Outcome::Updated]));
 }
 
+pub(crate) async fn a_rehearsal_tells_what_a_write_would_do(place: &dyn Place) {
+    let store = place.store().await;
+    store.run(vec![put(secret(&a(), "1"))]).await;
+    let mut changes = store.changes();
+    changes.borrow_and_update();
+    let before = store.get(&a()).await.unwrap();
+    let mut rehearsal = batch([put(secret(&a(), "2")), put(secret(&b(), "1"))]);
+    rehearsal.records = vec![("r".to_owned(), Some(SecretData::new(vec![1])))];
+    rehearsal.rehearsal = true;
+    let told = store.write(rehearsal.clone()).await.unwrap();
+    assert_eq!((told.revision, told.outcomes), (Revision(1), vec![Outcome::Updated, Outcome::Created]));
+    assert!(!changes.has_changed().unwrap(), "nothing happened");
+    assert_eq!(store.get(&a()).await.unwrap(), before);
+    assert_eq!(store.get(&b()).await.unwrap(), None);
+    assert_eq!(store.record("r").await.unwrap(), None);
+    rehearsal.ops = vec![put_if(secret(&a(), "2"), Precondition::Absent)];
+    assert!(matches!(store.write(rehearsal).await, Err(StoreError::Conflict { .. })));
+}
+
 pub(crate) async fn revisions_grow_with_every_change(place: &dyn Place) {
     let store = place.store().await;
     let mut changes = store.changes();

@@ -44,6 +44,9 @@ async fn from_80_percent_on_there_is_a_warning_everywhere() {
     zone.take().await;
     assert!(rig.directory.warnings().is_empty());
     rig.secret("b", &"x".repeat(11_000)).await;
+    // The very write that crosses the line is told, before the zone has anything of it.
+    assert!(rig.directory.measured().is_some());
+    assert!(!rig.directory.warnings().is_empty());
     zone.take().await;
     assert!(rig.directory.warnings()[0].contains(" % of the 50000 bytes"), "{:?}", rig.directory.warnings());
     assert!(rig.zone("east", |zone| !zone.warnings.is_empty()).await.warnings[0].contains("50000"));

@@ -86,7 +86,7 @@ impl Rig {
     }
 
     pub(crate) async fn write(&self, ops: Vec<Op>) {
-        let batch = Batch { ops, records: Vec::new(), by: "test".into(), at: Timestamp(0) };
+        let batch = Batch { ops, by: "test".into(), at: Timestamp(0), ..Batch::default() };
         let commit = self.store.write(batch).await.unwrap();
         // Only then do tests know what the next answer holds.
         soon(eventually(|| self.global.revision() >= Some(commit.revision))).await;

@@ -77,7 +77,7 @@ impl Rig {
     }
 
     async fn write(&self, op: Op) {
-        let batch = Batch { ops: vec![op], records: Vec::new(), by: "somebody".into(), at: Timestamp(0) };
+        let batch = Batch { ops: vec![op], by: "somebody".into(), at: Timestamp(0), ..Batch::default() };
         self.store.write(batch).await.unwrap();
     }
 

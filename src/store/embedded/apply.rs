@@ -62,6 +62,10 @@ impl Applier<'_, '_> {
                 }
             }
         }
+        if batch.rehearsal {
+            self.names.undo(plan.claims);
+            return Ok(Ok(Commit { revision: self.state.revision, outcomes: plan.outcomes }));
+        }
         plan.rows.retain(|_, touch| touch.changed && (touch.before.is_some() || touch.after.is_some()));
         let records = self.set_records(batch)?;
         if !plan.rows.is_empty() {
