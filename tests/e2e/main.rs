@@ -4,6 +4,13 @@
 
 mod commands;
 mod crash;
+mod cut;
+mod dev;
+mod full_disk;
+mod half_open;
 mod identity;
+mod parts;
+mod proxy;
+mod rejected;
 mod sync;
 mod world;

@@ -1,7 +1,7 @@
 //! Removals without a tombstone: a few go, many are kept.
 
-use super::rig::Rig;
-use super::scripted::{Kind, Scripted, SyncStream};
+use super::rig::{Rig, config, skip};
+use super::scripted::{Kind, RETRY, Scripted, SyncStream};
 
 async fn of(count: usize) -> (Scripted, Rig, SyncStream) {
     let mut global = Scripted::start(Kind::New).await;
@@ -48,5 +48,59 @@ async fn all_of_four_are_kept() {
     stream.acked(&answer).await;
     assert_eq!(rig.held().await.len(), 4);
     rig.event("kept").await;
+    rig.stop().await;
+}
+
+async fn first_answer(global: &mut Scripted, names: &[String]) -> SyncStream {
+    let rows: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    global.synced("c1", &rows).await
+}
+
+async fn dropped(rig: &Rig, stream: SyncStream, times: usize) {
+    stream.end(tonic::Status::unavailable("shutting down"));
+    rig.nth_event(times, "disconnected").await;
+    skip(RETRY).await;
+}
+
+fn kept(rig: &Rig) -> usize {
+    rig.events().iter().filter(|event| event.starts_with("kept")).count()
+}
+
+#[tokio::test]
+async fn what_is_missing_from_a_first_answer_is_kept_and_not_judged_again() {
+    let numbered =
+        |prefix: &str, count: usize| (0..count).map(|n| format!("{prefix}{n:02}")).collect::<Vec<_>>();
+    let all = numbered("s", 20);
+    let mut global = Scripted::start(Kind::Old).await;
+    let rig = Rig::start(&global.url()).await;
+    let stream = first_answer(&mut global, &all).await;
+    assert_eq!(rig.held().await.len(), 20);
+    dropped(&rig, stream, 0).await;
+    // It sends 8 of 20 again: of the other 12 nothing tells that they were deleted.
+    let stream = first_answer(&mut global, &all[..8]).await;
+    assert_eq!((rig.held().await.len(), kept(&rig)), (20, 12));
+    dropped(&rig, stream, 1).await;
+    // Now the set is large: 12 of 80 would be few enough to go, if they were judged as something new.
+    let grown = [&all[..8], &numbered("t", 60)[..]].concat();
+    let stream = first_answer(&mut global, &grown).await;
+    assert_eq!((rig.held().await.len(), kept(&rig)), (80, 12));
+    dropped(&rig, stream, 2).await;
+    let stream = first_answer(&mut global, &grown).await;
+    assert_eq!((rig.held().await.len(), kept(&rig)), (80, 12));
+    drop(stream);
+    // A restart is no decision of an operator either; one name goes as ever, and one comes back.
+    let rig = Rig::on(config(&global.url()), rig.stop().await).await;
+    let fewer = [&all[..9], &numbered("t", 59)[..]].concat();
+    let stream = first_answer(&mut global, &fewer).await;
+    let held = rig.held().await;
+    assert_eq!(held.len(), 79);
+    assert!(all.iter().all(|name| held.contains(&format!("{name}=1"))), "{held:?}");
+    // What is listed again is not kept any longer: it may go like any other.
+    dropped(&rig, stream, 0).await;
+    let _stream = first_answer(&mut global, &[&all[..8], &numbered("t", 59)[..]].concat()).await;
+    let held = rig.held().await;
+    assert_eq!(held.len(), 78);
+    assert!(!held.contains(&"s08=1".to_owned()) && held.contains(&"s09=1".to_owned()), "{held:?}");
+    assert_eq!(kept(&rig), 0);
     rig.stop().await;
 }
