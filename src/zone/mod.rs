@@ -2,7 +2,7 @@
 //! what somebody changed.
 //!
 //! Decides: nothing; it turns I/O into events for [`ClientSession`] and its effects into I/O. Never
-//! does: write to the store beside the [`Syncer`], the zone's only writer of synced rows.
+//! does: write to the store beside the `Syncer`, the zone's only writer of synced rows.
 
 mod connection;
 mod dial;
