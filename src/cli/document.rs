@@ -162,6 +162,16 @@ struct Field {
 }
 
 impl Node {
+    /// The same node, that many lines further down.
+    fn moved(mut self, by: u64) -> Self {
+        self.line += by;
+        for (_, field) in &mut self.fields {
+            field.line += by;
+        }
+        self.items = self.items.map(|items| items.into_iter().map(|item| item.moved(by)).collect());
+        self
+    }
+
     fn into_items(self) -> Vec<Self> {
         let typed = self.fields.iter().any(|(field, _)| field == "type");
         match self.items {
@@ -293,8 +303,10 @@ fn read_json(file: &str, text: &str) -> Vec<Result<Node, String>> {
     };
     let (mut parsed, mut number) = (Vec::new(), 0);
     loop {
-        let line = line_at(stream.byte_offset());
+        let start = stream.byte_offset();
+        let line = line_at(start);
         let Some(document) = stream.next() else { break };
+        let source = text.get(start..stream.byte_offset()).unwrap_or_default();
         number += 1;
         let failed = document.is_err();
         parsed.push(
@@ -303,13 +315,27 @@ fn read_json(file: &str, text: &str) -> Vec<Result<Node, String>> {
                     let place = Place { file: file.to_owned(), number, line: error.line().max(1) as u64 };
                     format!("{place}: {error}")
                 })
-                .map(|value| json_node(value, line)),
+                .and_then(|value| placed_json(file, number, source.trim_start(), line, value)),
         );
         if failed {
             break;
         }
     }
     parsed
+}
+
+/// A good JSON document, read once more as the YAML that it is, which knows the line of each field and
+/// refuses a field that is there twice. What only a JSON parser can read has the line of its document.
+fn placed_json(file: &str, number: usize, source: &str, line: u64, value: Value) -> Result<Node, String> {
+    match read_yaml(file, source).pop() {
+        Some(Ok(node)) => Ok(node.moved(line.saturating_sub(1))),
+        Some(Err(wrong)) if wrong.contains("duplicate") => {
+            let place = Place { file: file.to_owned(), number, line };
+            let what = wrong.split_once("): ").map_or(wrong.as_str(), |(_, what)| what);
+            Err(format!("{place}: {what}"))
+        }
+        _ => Ok(json_node(value, line)),
+    }
 }
 
 /// JSON carries no lines: those of the document stand for its fields.
@@ -402,6 +428,15 @@ mod tests {
         assert!(wrong("{\n\"type\": Secret}").contains("a.yaml:2 (document 1)"));
         let text = "{\"type\":\"GlobalSecret\",\"name\":\"b\",\"data\":\"YQ==\"}\n{\"type\":\"Secret\"}";
         assert!(wrong(text).contains("a.yaml:2 (document 2): mesh"), "{}", wrong(text));
+        let tall = "\n{\"type\":\"GlobalSecret\",\n\t\"name\":\"b\",\n  \"data\":\"*\"}\n{\"type\":\"Secret\",\n\"name\":\"B\"}";
+        assert!(wrong(tall).contains("a.yaml:4 (document 1): data: illegal base64"), "{}", wrong(tall));
+        let twice = "{\"type\":\"GlobalSecret\",\"name\":\"b\",\"data\":\"YQ==\",\n\"data\":\"hunter2\"}";
+        assert!(wrong(twice).contains("a.yaml:1 (document 1)"), "{}", wrong(twice));
+        assert!(!wrong(twice).contains("hunter2"), "{}", wrong(twice));
+        // What YAML reads otherwise is still JSON.
+        let escaped =
+            "{\"type\":\"GlobalSecret\",\"name\":\"b\",\"data\":\"YQ==\",\"labels\":{\"a\":\"\\u0062\\/c\"}}";
+        assert!(wrong(escaped).contains("labels[\"a\"]"), "{}", wrong(escaped));
     }
 
     #[test]
