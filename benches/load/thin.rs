@@ -45,6 +45,9 @@ const OPENING: Duration = Duration::from_millis(500);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 const MAX_MESSAGE: usize = 10 << 20;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// As in a real zone: of the first call, and of those after it, when it is known who answers.
+const FIRST: [&str; 3] = ["zone-ping-health", "hash-suffix", FEATURE];
+const THEN: [&str; 1] = [FEATURE];
 
 /// What a zone holds of one type: versions, never values.
 #[derive(Debug, Default)]
@@ -129,18 +132,12 @@ impl ThinZone {
         Ok(endpoint.connect_with_connector(connector).await?)
     }
 
-    fn request<T>(&self, message: T) -> anyhow::Result<tonic::Request<T>> {
+    fn request<T>(&self, features: &[&'static str], message: T) -> anyhow::Result<tonic::Request<T>> {
         let mut metadata = MetadataMap::new();
-        let told = [
-            ("client-id", self.name.as_str()),
-            ("kds-version", "v3"),
-            ("version", VERSION),
-            ("features", "zone-ping-health"),
-            ("features", "hash-suffix"),
-            ("features", FEATURE),
-            ("kdsync-instance", &self.instance),
-        ];
-        for (name, value) in told {
+        let told = [("client-id", self.name.as_str()), ("kds-version", "v3"), ("version", VERSION)];
+        let features = features.iter().map(|&feature| ("features", feature));
+        let instance = ("kdsync-instance", self.instance.as_str());
+        for (name, value) in told.into_iter().chain(features).chain([instance]) {
             metadata.append(name, MetadataValue::try_from(value)?);
         }
         let mut request = tonic::Request::new(message);
@@ -150,7 +147,7 @@ impl ThinZone {
 
     /// Who is there, and how often it wants to be called.
     async fn probe(&self, channel: Channel) -> anyhow::Result<Duration> {
-        let request = self.request(ZoneHealthCheckRequest {})?;
+        let request = self.request(&FIRST, ZoneHealthCheckRequest {})?;
         let answer = GlobalKdsServiceClient::new(channel).health_check(request).await?;
         let kdsync = answer.metadata().get_all("features").iter().any(|value| value == FEATURE);
         anyhow::ensure!(kdsync, "this is no kdsync global");
@@ -162,7 +159,7 @@ impl ThinZone {
         let mut client = GlobalKdsServiceClient::new(channel);
         loop {
             tokio::time::sleep(every).await;
-            if let Ok(request) = self.request(ZoneHealthCheckRequest {}) {
+            if let Ok(request) = self.request(&THEN, ZoneHealthCheckRequest {}) {
                 // A lost connection shows on the stream itself.
                 let _ = client.health_check(request).await;
             }
@@ -184,7 +181,7 @@ impl ThinZone {
 
     async fn hold_link(&self, channel: Channel) -> anyhow::Result<()> {
         let (reports, outbound) = mpsc::channel(1);
-        let request = self.request(ReceiverStream::new(outbound))?;
+        let request = self.request(&THEN, ReceiverStream::new(outbound))?;
         let mut inbound = ZoneLinkClient::new(channel).link(request).await?.into_inner();
         let (mut due, mut sequence) = (false, 0);
         let mut beat = tokio::time::Instant::now() + OPENING;
@@ -234,7 +231,7 @@ impl ThinZone {
         let mut client = KdsSyncServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .accept_compressed(CompressionEncoding::Gzip);
-        let request = self.request(ReceiverStream::new(outbound))?;
+        let request = self.request(&THEN, ReceiverStream::new(outbound))?;
         let mut answers = client.global_to_zone_sync(request).await.context("sync stream")?.into_inner();
         loop {
             let answer = answers.message().await.context("sync stream")?;

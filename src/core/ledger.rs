@@ -52,6 +52,7 @@ pub struct Ledger {
     pub completed: BTreeSet<ResourceType>,
     entries: BTreeMap<Key, Entry>,
     sums: BTreeMap<ResourceType, (usize, Digest)>,
+    newest: BTreeMap<ResourceType, Revision>,
 }
 
 impl Ledger {
@@ -77,6 +78,8 @@ impl Ledger {
         let (count, digest) = self.sums.entry(key.ty).or_default();
         *count += 1;
         digest.add(&key, &entry.content);
+        let newest = self.newest.entry(key.ty).or_default();
+        *newest = entry.revision.max(*newest);
         self.entries.insert(key, entry);
     }
 
@@ -96,10 +99,17 @@ impl Ledger {
         ResourceType::SECRETS.iter().all(|ty| self.positions.contains_key(ty) || self.completed.contains(ty))
     }
 
-    /// The newest revision of what is held of a type; 0 if nothing is, or all is a stock global's.
+    /// The newest revision of what was entered of a type: beyond the position if pages of an answer were
+    /// entered and its last was not. 0 if nothing was, or all is a stock global's.
     #[must_use]
     pub fn newest(&self, ty: ResourceType) -> Revision {
-        self.of_type(ty).map(|(_, entry)| entry.revision).max().unwrap_or_default()
+        self.newest.get(&ty).copied().unwrap_or_default()
+    }
+
+    /// A whole answer, all of its pages, is entered.
+    pub fn reach(&mut self, ty: ResourceType, position: Position) {
+        self.positions.insert(ty, position);
+        self.newest.insert(ty, position.revision);
     }
 
     /// How many names of a type are held from global.

@@ -120,7 +120,8 @@ impl Global {
         Metrics::collect_zones(telemetry, zones.clone());
         let (publish, snapshots) = watch::channel(None);
         let (is_ready, ready) = watch::channel(false);
-        let instance = uuid::Uuid::new_v4().to_string();
+        // Said on every link: long enough to tell one start of global from the next.
+        let instance = format!("{:08x}", uuid::Uuid::new_v4().as_fields().0);
         let shared = Arc::new(Shared {
             config,
             store,

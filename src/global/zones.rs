@@ -18,14 +18,14 @@ use super::metrics::Metrics;
 use crate::core::insight::{TypeStatus, ZoneClass, ZoneDirectory, ZoneStatus};
 use crate::core::rivals::{Rivals, Verdict};
 use crate::core::served::Audience;
-use crate::core::{Key, ResourceType, Revision, Timestamp};
+use crate::core::{Key, ResourceType, Revision};
 use crate::kds::snapshot::Snapshot;
 use crate::telemetry::clock;
 
 /// How many names are remembered.
 const KEPT: usize = 10_000;
-/// How long an alarm about two rivals is shown after the last time, in milliseconds.
-const ALARMED: i64 = 600_000;
+/// How long an alarm about two rivals is shown after the last time.
+const ALARMED: Duration = Duration::from_secs(600);
 
 /// Why somebody else ends a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(super) struct State {
     /// Of a connected stock zone: what it sees of a type, and the largest message it takes.
     pub(super) limits: BTreeMap<ResourceType, (Audience, usize)>,
     /// When two instances were last seen to alternate, and which.
-    alarm: Option<(Timestamp, String)>,
+    alarm: Option<(Instant, String)>,
     rivals: Rivals,
     live: Option<Live>,
 }
@@ -93,7 +93,7 @@ impl State {
 
     /// Two instances alternate.
     pub(super) fn alarm(&mut self, text: String) {
-        self.alarm = Some((clock::wall(), text));
+        self.alarm = Some((clock::now(), text));
     }
 
     /// The instance that is served now.
@@ -102,8 +102,8 @@ impl State {
     }
 
     fn shown(&self) -> ZoneStatus {
-        let now = clock::wall();
-        let alarm = self.alarm.iter().filter(|(at, _)| now.0.saturating_sub(at.0) < ALARMED);
+        let now = clock::now();
+        let alarm = self.alarm.iter().filter(|(at, _)| now.saturating_duration_since(*at) < ALARMED);
         let warnings = alarm.map(|(_, text)| text).chain(self.warnings.values()).cloned().collect();
         ZoneStatus { warnings, ..self.status.clone() }
     }
@@ -258,6 +258,7 @@ impl Use {
                 let _ = older.end.send(told);
             }
             state.warnings.clear();
+            state.limits.clear();
             let status = &mut state.status;
             status.connected = true;
             status.since = clock::wall();
@@ -323,11 +324,14 @@ impl Zones {
 
     /// Compares a snapshot that is about to be published with what each connected stock zone takes.
     pub(super) fn measure(&self, snapshot: &Snapshot) {
+        let mut sizes = BTreeMap::new();
         for zone in self.all() {
             zone.with(|state| {
                 let limits = if state.status.connected { state.limits.clone() } else { BTreeMap::new() };
                 for (ty, (audience, limit)) in limits {
-                    let bytes = snapshot.get(ty).map_or(0, |set| set.whole_size(audience));
+                    let size = || snapshot.get(ty).map_or(0, |set| set.whole_size(audience));
+                    // A walk through the whole set, for some: once for all zones.
+                    let bytes = *sizes.entry((ty, audience)).or_insert_with(size);
                     state.warn(Warned::Size(ty), near_limit(&zone.name, ty, bytes, limit));
                 }
             });

@@ -205,11 +205,14 @@ fn take_position<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Positi
 }
 
 fn number(word: Option<&str>) -> Result<u64, BadPosition> {
+    let word = word.filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     word.ok_or(BadPosition)?.parse().map_err(|_| BadPosition)
 }
 
 fn bytes<const N: usize>(word: Option<&str>) -> Result<[u8; N], BadPosition> {
-    let bytes = URL_SAFE_NO_PAD.decode(word.ok_or(BadPosition)?).map_err(|_| BadPosition)?;
+    // Looked at first: what a peer sends in place of an id may be megabytes.
+    let word = word.filter(|word| word.len() == (N * 4).div_ceil(3)).ok_or(BadPosition)?;
+    let bytes = URL_SAFE_NO_PAD.decode(word).map_err(|_| BadPosition)?;
     bytes.try_into().map_err(|_| BadPosition)
 }
 

@@ -246,8 +246,9 @@ fn as_text(kind: &well_known::value::Kind) -> Option<&str> {
 
 // === the zone's side ===
 
-/// Writes a zone's request. Every request carries the node id (a real global dereferences it); the
-/// first of a type carries version and instance too.
+/// Writes a zone's request. Every request carries the node id (a real global dereferences it); version and
+/// instance go where the node has them: with the first of a type, to a global that does not have them from
+/// the call.
 #[must_use]
 pub fn encode_request(request: &Request) -> xds::DeltaDiscoveryRequest {
     let mut versions: BTreeMap<String, String> =

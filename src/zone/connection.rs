@@ -63,8 +63,12 @@ fn first_of(status: &Status) -> String {
     }
 }
 
+/// Announced in the first call of a connection, when it is not known who answers, and in all calls to a stock
+/// global.
+const FEATURES: [&str; 3] = ["zone-ping-health", "hash-suffix", FEATURE];
+
 /// What is told to global with every call.
-fn metadata(config: &Config) -> MetadataMap {
+fn metadata(config: &Config, features: &[&str]) -> MetadataMap {
     let mut map = MetadataMap::new();
     let mut put = |name: &'static str, text: &str| {
         if let Ok(value) = MetadataValue::try_from(text) {
@@ -74,9 +78,9 @@ fn metadata(config: &Config) -> MetadataMap {
     put("client-id", &config.name);
     put("kds-version", "v3");
     put("version", env!("CARGO_PKG_VERSION"));
-    put("features", "zone-ping-health");
-    put("features", "hash-suffix");
-    put("features", FEATURE);
+    for feature in features {
+        put("features", feature);
+    }
     put("kdsync-instance", &config.instance);
     map
 }
@@ -105,8 +109,13 @@ impl Dialer {
         Box::pin(async move {
             tracing::debug!(global = %config.global, "connecting");
             let channel = connect(&config.global, &config.tls).await?;
-            let metadata = metadata(&config);
-            let (global, every) = probe(channel.clone(), &metadata).await?;
+            let first = metadata(&config, &FEATURES);
+            let (global, every) = probe(channel.clone(), &first).await?;
+            // HTTP/2 indexes the first value of a header only: the others cost their bytes on each call.
+            let metadata = match global {
+                Global::Kdsync => metadata(&config, &[FEATURE]),
+                Global::Stock => first,
+            };
             let mut tasks = JoinSet::new();
             if let Some(every) = every {
                 tasks.spawn(ping(channel.clone(), metadata.clone(), every));

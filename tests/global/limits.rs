@@ -59,6 +59,26 @@ async fn from_80_percent_on_there_is_a_warning_everywhere() {
 }
 
 #[tokio::test]
+async fn a_limit_goes_with_the_stream_that_told_it() {
+    let rig = rig().await;
+    rig.secret("a", &"x".repeat(45_000)).await;
+    let mut stock = Peer::open(&rig, &Looks::stock("east")).await;
+    stock.subscribe_limited("Secret", 50_000).await;
+    stock.take().await;
+    rig.zone("east", |zone| !zone.warnings.is_empty()).await;
+    drop(stock);
+    rig.zone("east", |zone| !zone.connected).await;
+    let mut kdsync = Peer::open(&rig, &Looks::kdsync("east", "i1")).await;
+    kdsync.subscribe("Secret").await;
+    kdsync.take().await;
+    rig.secret("b", "1").await;
+    kdsync.take().await;
+    assert_eq!(rig.directory.measured(), None, "nobody here has a limit");
+    assert_eq!(rig.directory.warnings(), Vec::<String>::new());
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn later_answers_are_split_below_the_limit() {
     let rig = rig().await;
     let mut zone = Peer::open(&rig, &Looks::stock("east")).await;

@@ -3,8 +3,8 @@
 //! Decides: that decoding ignores what it does not know, refuses what it cannot read, and never panics. Never
 //! does: judge what a session makes of it.
 
-use kdsync::core::{Key, ResourceType};
-use kdsync::kds::message::{Header, parse_position};
+use kdsync::core::{Digest, Key, Position, ResourceType, Revision, StoreId, StoreIdentity};
+use kdsync::kds::message::{Answer, Header, parse_position, position_text};
 use kdsync::kds::wire::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
 };
@@ -210,6 +210,33 @@ proptest! {
         prop_assert!(parse_position(&text).is_err());
         prop_assert!(text.parse::<Header>().is_err());
         let _ = parse_position(&format!("kdsync-1 {text}"));
+    }
+
+    #[test]
+    fn positions_and_headers_come_back_and_nothing_near_them_does(
+        (id, epoch, revision, count) in any::<(u128, u64, u64, u64)>(),
+        digest in prop_oneof![any::<[u8; 32]>(), Just([0; 32])],
+        base in any::<u64>(),
+        (page, more) in (1..=u32::MAX, any::<u32>()),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let identity = StoreIdentity { id: StoreId(uuid::Uuid::from_u128(id)), epoch };
+        let digest = Digest::from_bytes(digest);
+        let position = Position { identity, revision: Revision(revision), count, digest };
+        let text = position_text(&position);
+        prop_assert_eq!(parse_position(&text), Ok(position));
+        prop_assert!(text.len() <= 140);
+        prop_assert!(parse_position(&text[..cut.index(text.len())]).is_err());
+        let longer = format!("{text}A");
+        prop_assert!(parse_position(&longer).is_err());
+        let spaced = format!("{text} ");
+        prop_assert!(parse_position(&spaced).is_err());
+        let answer = Answer::Since(Revision(base));
+        let header = Header { position, answer, page, pages: page.saturating_add(more) };
+        prop_assert_eq!(header.to_string().parse(), Ok(header));
+        let equal = Header { answer: Answer::Equal, page: 1, pages: 1, ..header };
+        let bare = Header { position: Position { revision: Revision(revision), ..Position::start(identity) }, ..equal };
+        prop_assert_eq!(equal.to_string().parse(), Ok(bare));
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl ClientSession {
         match facts.reached {
             Reached::Unchanged => {}
             Reached::Forget => drop(self.ledger.positions.remove(&facts.ty)),
-            Reached::At(position) => drop(self.ledger.positions.insert(facts.ty, position)),
+            Reached::At(position) => self.ledger.reach(facts.ty, position),
         }
         for (key, reason) in facts.keep {
             if self.ledger.kept.insert(key.clone(), reason.clone()).is_none() {
